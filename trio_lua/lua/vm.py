@@ -1,0 +1,162 @@
+"""One LuaJIT virtual machine and what is loaded into it before user code.
+
+lupa is imported here and nowhere else. Three decisions, all measured or tried:
+
+* The module is imported with ``RTLD_GLOBAL``, so that Lua's C API is visible to C modules
+  (lua-cjson, lpeg) that ``require`` loads later.
+* Python objects never enter Lua, only plain functions, and Lua objects never leave it except
+  functions: reference cycles across the border are never collected, and attribute access
+  would hand Python's object model to every script. Integers name things on both sides.
+* Bytes are not decoded (``encoding=None``): HTTP and Lua both speak bytes.
+
+The Lua files share one private table, ``rt``, which they receive as their chunk argument:
+``rt.py`` holds the Python functions, ``rt.export`` the Lua functions that Python calls,
+``rt.ngx`` the public ``ngx`` table, ``rt.S`` the scheduler's registers (``S.r`` the current
+request, ``S.th`` the current light thread).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Callable, Iterable, Mapping
+
+from trio_lua.errors import LuaError
+
+__all__ = ["VM"]
+
+
+def _import_lupa() -> Any:
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)
+    try:
+        import lupa.luajit21
+    finally:
+        sys.setdlopenflags(flags)
+    return lupa.luajit21
+
+
+_lupa = _import_lupa()
+
+PRELUDE = Path(__file__).parent / "prelude"
+LUALIB = Path(__file__).parent / "lualib"
+
+_BOOT = b"""
+local rt = { py = {}, export = {}, ngx = {}, S = {} }
+python = nil
+ngx = rt.ngx
+local load, error, xpcall, traceback = loadstring, error, xpcall, debug.traceback
+local function set(name, value) rt[name] = value end
+local function set_call(name, fn) rt.py[name] = fn end
+local function get(name) return rt.export[name] end
+local function run(code, chunk)
+    local fn, err = load(code, chunk)
+    if not fn then return false, err, "" end
+    local trace
+    local ok, err = xpcall(fn, function(e)
+        trace = traceback("", 2)
+        return e
+    end, rt)
+    if ok then return true end
+    return false, tostring(err), trace or ""
+end
+return set, set_call, get, run
+"""
+
+
+def _deny(_obj: object, _name: object, _setting: bool) -> Any:
+    raise AttributeError("Python attributes are not reachable from Lua")
+
+
+class VM:
+    """A LuaJIT state with the prelude loaded.
+
+    Args:
+        calls: Plain Python functions, by the name under which Lua finds them in ``rt.py``. They
+            must not await and must not raise: an exception in one of them surfaces in the Lua
+            caller, where ``pcall`` can swallow it.
+        values: Further values for ``rt`` (numbers, strings, booleans, or nested mappings and
+            sequences of them, which become tables).
+        files: Lua files to run after the prelude, in order (the halves of the API families).
+
+    Raises:
+        LuaError: A prelude file failed.
+    """
+
+    def __init__(
+        self,
+        *,
+        calls: Mapping[str, Callable[..., Any]] | None = None,
+        values: Mapping[str, Any] | None = None,
+        files: Iterable[Path] = (),
+    ) -> None:
+        self._lua = _lupa.LuaRuntime(
+            encoding=None,
+            unpack_returned_tuples=True,
+            register_eval=False,
+            register_builtins=False,
+            attribute_filter=_deny,
+        )
+        self._set, self._set_call, self._get, self._run = self._lua.execute(_BOOT)
+        self._set(b"lualib", str(LUALIB).encode())
+        for name, value in (values or {}).items():
+            self.set(name, value)
+        for name, function in (calls or {}).items():
+            self.set_call(name, function)
+        for path in sorted(PRELUDE.glob("*.lua")):
+            self.load_file(path)
+        for path in files:
+            self.load_file(path)
+
+    def set(self, name: str, value: Any) -> None:
+        """Set ``rt[name]``; mappings and sequences become Lua tables."""
+        self._set(name.encode(), self.to_lua(value))
+
+    def set_call(self, name: str, function: Callable[..., Any]) -> None:
+        """Set ``rt.py[name]`` to a plain Python function."""
+        self._set_call(name.encode(), function)
+
+    def to_lua(self, value: Any) -> Any:
+        """Convert plain Python data: str, bytes, numbers, None, mappings, sequences."""
+        if isinstance(value, str):
+            return value.encode("utf-8", "surrogateescape")
+        if isinstance(value, Mapping):
+            table = self._lua.table()
+            for key, item in value.items():
+                table[self.to_lua(key)] = self.to_lua(item)
+            return table
+        if isinstance(value, (list, tuple)):
+            table = self._lua.table()
+            for index, item in enumerate(value, 1):
+                table[index] = self.to_lua(item)
+            return table
+        return value
+
+    def load_file(self, path: Path) -> None:
+        """Run one of the package's own Lua files with ``rt`` as its argument."""
+        self.run(path.read_bytes(), f"=ngx/{path.name}")
+
+    def run(self, code: bytes, chunk_name: str) -> None:
+        """Run a chunk with ``rt`` as its argument.
+
+        Raises:
+            LuaError: It did not compile, or it failed.
+        """
+        result = self._run(code, chunk_name.encode("utf-8", "surrogateescape"))
+        if result is not True:
+            _, message, trace = result
+            raise LuaError(
+                message.decode("utf-8", "replace"), trace.decode("utf-8", "replace")
+            )
+
+    def export(self, name: str) -> Callable[..., Any]:
+        """The Lua function that a prelude file put into ``rt.export``.
+
+        Raises:
+            KeyError: There is none of that name.
+        """
+        function = self._get(name.encode())
+        if function is None:
+            raise KeyError(name)
+        return function  # type: ignore[no-any-return]
