@@ -1,0 +1,82 @@
+"""What the Python half of the engine may ask of a request.
+
+Lua owns a request's state; this is the one way in which Python reads and changes it, and
+each method is one crossing. Content handlers, the rewrite program and ``error_page`` are
+written against this interface, so tests can drive them with a plain object.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, Sequence
+
+from trio_lua.config.model import LuaCode, Template
+
+__all__ = ["Captures", "Exchange"]
+
+#: The groups of a regular expression match, whole match first; None for a group that took no part.
+Captures = tuple["bytes | None", ...]
+
+
+class Exchange(Protocol):
+    """One request and its response."""
+
+    # -------------------------------------------------------------- request
+
+    @property
+    def method(self) -> bytes:
+        """The method as sent, such as ``b"GET"``."""
+
+    @property
+    def uri(self) -> bytes:
+        """The decoded, normalised path (``$uri``)."""
+
+    def set_uri(self, uri: bytes) -> None:
+        """Change ``$uri``."""
+
+    @property
+    def args(self) -> bytes | None:
+        """The query string without "?" (``$args``)."""
+
+    def set_args(self, args: bytes | None) -> None:
+        """Change ``$args``."""
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first request header of that lower-case name."""
+
+    def evaluate(self, template: Template) -> bytes:
+        """The text of a template, its variables filled in."""
+
+    def set_variable(self, name: str, value: bytes) -> None:
+        """Assign a variable, as ``set`` does."""
+
+    def match(self, pattern: str, subject: bytes, *, caseless: bool = False) -> bool:
+        """Match a regular expression; on success its groups become ``$1`` and so on."""
+
+    def run_set_by_lua(self, handler: LuaCode) -> bytes | None:
+        """Run a ``set_by_lua*`` handler; None when it failed (logged already: answer 500)."""
+
+    # ------------------------------------------------------------- response
+
+    @property
+    def header_sent(self) -> bool:
+        """Whether the response head is frozen."""
+
+    def set_status(self, status: int) -> None:
+        """Set the response status."""
+
+    def set_header(self, name: bytes, value: bytes) -> None:
+        """Set a response header (Content-Type, Content-Length, Last-Modified, ETag ... included)."""
+
+    def clear_headers(self, names: Sequence[bytes]) -> None:
+        """Remove response headers."""
+
+    async def send(self, data: bytes, *, last: bool = False) -> None:
+        """Pass body bytes to the filters; the first call sends the head. Waits for the peer when much is unsent.
+
+        ``last=True`` ends the response. For HEAD requests and 204/304 the bytes are dropped by the filters.
+        """
+
+    # ------------------------------------------------------------------ log
+
+    def log(self, level: int, message: bytes) -> None:
+        """Write an error.log line with the request's suffix; ``level`` is nginx's number (4 is error)."""
