@@ -304,7 +304,7 @@ local function parse(s, max, tab, count_keys)
             end
             from, key, escaped = i + 1, false, false
             separators = separators + 1
-            if (count_keys and kept or separators) == max then
+            if max > 0 and (count_keys and kept or separators) == max then
                 return tab, "truncated"
             end
         elseif c == 61 and not key then

@@ -79,9 +79,10 @@ local function split(seconds)
     return year, month, day, hour, minute, rest % 60, WEEK[(days + 4) % 7]
 end
 
--- What the conversion of a Lua number to C's long, and nginx's reading of it, make of it.
+-- What is left of a Lua number that was converted to C's long and read by nginx, for which there
+-- is nothing before 1970; out of range of a long is the most negative one.
 local function whole(seconds)
-    if seconds >= 0 then
+    if seconds >= 0 and seconds < 2 ^ 63 then
         return floor(seconds)
     end
     return 0
