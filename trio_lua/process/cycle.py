@@ -1,0 +1,119 @@
+"""One configuration in use: its error log and its listening sockets (nginx: a cycle).
+
+A reload makes a second cycle beside the first, which takes over the sockets whose
+addresses stay; when its worker runs, the first one is closed. When anything of the new
+cycle fails, it is undone and the old one goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trio_lua.config.model import Config
+from trio_lua.errors import ConfigError, LuaError, TrioLuaError
+from trio_lua.log.error_log import ALERT, EMERG, ERROR, ErrorLog, Log
+from trio_lua.log.files import os_error
+from trio_lua.process.sockets import ListenError, Listeners, listens_of
+
+__all__ = ["Cycle", "open_cycle", "report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """A configuration with what the process holds open for it."""
+
+    config: Config
+    error_log: Log
+    listeners: Listeners
+
+    def close(self, keep: Cycle | None = None) -> None:
+        """Close log and sockets, except for what ``keep`` goes on using."""
+        if keep is None:
+            self.listeners.close(error_log=self.error_log)
+        else:
+            self.listeners.close(error_log=keep.error_log, keep=keep.listeners)
+        if keep is None or keep.error_log is not self.error_log:
+            self.error_log.close()
+
+
+def open_cycle(
+    config: Config,
+    *,
+    default_log: str,
+    previous: Cycle | None = None,
+    console: bytes | None = None,
+    test: bool = False,
+    tries: int = 5,
+    bind: Callable[..., Listeners] = Listeners.bind,
+) -> Cycle:
+    """Open the error log of a configuration and bind its sockets.
+
+    Args:
+        config: The configuration.
+        default_log: The error log when the configuration names none.
+        previous: The cycle in use, on a reload.
+        console: See :class:`ErrorLog`.
+        test: Bind for a try only.
+        tries: See :meth:`Listeners.bind`.
+        bind: Replaces :meth:`Listeners.bind` in tests.
+
+    Raises:
+        ConfigError: The log cannot be opened.
+        ListenError: A socket cannot be bound.
+    """
+    error_log = ErrorLog.open(
+        [(log.file, log.level) for log in config.error_logs],
+        default=default_log,
+        prefix=config.prefix,
+        console=console,
+    )
+    try:
+        listeners = bind(
+            listens_of(config),
+            error_log=error_log,
+            previous=None if previous is None else previous.listeners,
+            test=test,
+            tries=tries,
+        )
+    except BaseException:
+        error_log.close()
+        raise
+    return Cycle(config, error_log, listeners)
+
+
+def report(error_log: Log, error: BaseException) -> None:
+    """Write to the log why something did not start or stopped running.
+
+    What is wrong on the user's side takes one line (Lua's traceback follows it); a traceback
+    of Python is left for what nobody foresaw.
+    """
+    for single in leaves(error):
+        if isinstance(single, ListenError):
+            continue
+        if isinstance(single, LuaError):
+            text = f"{single.message}\n{single.traceback}" if single.traceback else single.message
+            level = ERROR
+        elif isinstance(single, ConfigError):
+            text, level = str(single), EMERG
+        elif isinstance(single, TrioLuaError):
+            text, level = str(single), ALERT
+        elif isinstance(single, OSError) and single.errno:
+            name = f' "{single.filename}"' if single.filename is not None else ""
+            text, level = f"system error{name} {os_error(single)}", ALERT
+        else:
+            import traceback
+
+            for part in traceback.format_exception(single):
+                for line in part.rstrip("\n").split("\n"):
+                    error_log.log(ALERT, line.encode("utf-8", "backslashreplace"))
+            continue
+        error_log.log(level, text.encode("utf-8", "surrogateescape"))
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The errors inside nested exception groups."""
+    inner = getattr(error, "exceptions", None)
+    if not isinstance(inner, tuple):
+        return [error]
+    return [leaf for member in inner for leaf in leaves(member)]

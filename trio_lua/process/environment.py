@@ -1,0 +1,120 @@
+"""What a process inherits or gives up before it serves: environment, limits, user.
+
+nginx empties the environment except for ``TZ`` and what ``env`` directives name, so that handlers
+see the same wherever the server was started from. ``env NAME`` keeps a variable,
+``env NAME=value`` sets one.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import resource
+import time
+from collections.abc import Iterable, Mapping
+
+from trio_lua.errors import ConfigError, TrioLuaError
+from trio_lua.log.files import os_error
+
+__all__ = ["Account", "account", "apply", "become", "limit_files", "make_folder", "reduced"]
+
+
+def reduced(
+    directives: Iterable[tuple[str, str | None]], inherited: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment that remains of ``inherited``."""
+    wanted = dict(directives)
+    wanted.setdefault("TZ", None)
+    result: dict[str, str] = {}
+    for name, value in wanted.items():
+        if value is not None:
+            result[name] = value
+        elif name in inherited:
+            result[name] = inherited[name]
+    return result
+
+
+def apply(directives: Iterable[tuple[str, str | None]], inherited: Mapping[str, str]) -> None:
+    """Make it this process's environment (Lua's ``os.getenv`` sees it as well)."""
+    environment = reduced(directives, inherited)
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+    os.environ.update(environment)
+    time.tzset()
+
+
+def limit_files(number: int | None) -> None:
+    """``worker_rlimit_nofile``.
+
+    Raises:
+        TrioLuaError: The system refuses.
+    """
+    if number is None:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
+    except (OSError, ValueError) as exc:
+        reason = os_error(exc) if isinstance(exc, OSError) and exc.errno else f"({exc})"
+        raise TrioLuaError(f"setrlimit(RLIMIT_NOFILE, {number}) failed {reason}") from None
+
+
+#: Name, user id, group id.
+Account = tuple[str, int, int]
+
+
+def account(user: str | None) -> Account | None:
+    """Whom ``user name [group]`` means; None when there is nothing to become.
+
+    That is without the directive, without the privilege, and for root.
+
+    Raises:
+        ConfigError: There is no such user or group.
+    """
+    if user is None or os.geteuid() != 0:
+        return None
+    name, _, group = user.partition(" ")
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise ConfigError(f'getpwnam("{name}") failed') from None
+    gid = entry.pw_gid
+    if group.strip():
+        try:
+            gid = grp.getgrnam(group.strip()).gr_gid
+        except KeyError:
+            raise ConfigError(f'getgrnam("{group.strip()}") failed') from None
+    if entry.pw_uid == 0:
+        return None
+    return name, entry.pw_uid, gid
+
+
+def become(who: Account) -> None:
+    """Give up root's privileges for good.
+
+    Raises:
+        TrioLuaError: The system refuses.
+    """
+    name, uid, gid = who
+    try:
+        os.initgroups(name, gid)
+        os.setgid(gid)
+        os.setuid(uid)
+    except OSError as exc:
+        raise TrioLuaError(f'becoming user "{name}" failed {os_error(exc)}') from None
+
+
+def make_folder(path: str, who: Account | None) -> None:
+    """Make the folder of temporary files, for the user that will write there.
+
+    Raises:
+        TrioLuaError: It cannot be made, with nginx's message.
+    """
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    except OSError as exc:
+        raise TrioLuaError(f'mkdir() "{path}" failed {os_error(exc)}') from None
+    if who is not None:
+        os.chown(path, who[1], -1)

@@ -1,0 +1,69 @@
+"""What each signal asks of the process that runs the server: nginx's table.
+
+Signals arrive through Trio, in the order in which they came and never inside other code.
+The sender's process id, which nginx logs as well, does not come through.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from types import MappingProxyType
+
+import trio
+
+from trio_lua.log.error_log import NOTICE, Log
+
+__all__ = ["ACTIONS", "BY_NAME", "Action", "action_of", "receive"]
+
+
+class Action(Enum):
+    """What to do; the value is how the log calls it."""
+
+    STOP = "exiting"
+    QUIT = "shutting down"
+    REOPEN = "reopening logs"
+    RELOAD = "reconfiguring"
+    IGNORE = "ignoring"
+
+
+ACTIONS = MappingProxyType(
+    {
+        signal.SIGTERM: Action.STOP,
+        signal.SIGINT: Action.STOP,
+        signal.SIGQUIT: Action.QUIT,
+        signal.SIGUSR1: Action.REOPEN,
+        signal.SIGHUP: Action.RELOAD,
+        signal.SIGUSR2: Action.IGNORE,
+        signal.SIGWINCH: Action.IGNORE,
+    }
+)
+
+#: ``-s NAME``.
+BY_NAME = MappingProxyType(
+    {
+        "stop": signal.SIGTERM,
+        "quit": signal.SIGQUIT,
+        "reopen": signal.SIGUSR1,
+        "reload": signal.SIGHUP,
+    }
+)
+
+
+@contextmanager
+def receive() -> Iterator[AsyncIterator[int]]:
+    """Take over the signals of the table, in the main thread, until the block ends."""
+    with trio.open_signal_receiver(*ACTIONS) as received:
+        yield received
+
+
+def action_of(number: int, error_log: Log) -> Action:
+    """What a received signal means; logs it as nginx does."""
+    known = signal.Signals(number)
+    action = ACTIONS[known]
+    if error_log.level >= NOTICE:
+        message = f"signal {number} ({known.name}) received, {action.value}"
+        error_log.log(NOTICE, message.encode())
+    return action
