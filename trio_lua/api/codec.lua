@@ -43,17 +43,18 @@ local function room(size)
     return scratch
 end
 
---- Raise what luaL_argerror would, for the function that called this one.
-function rt.arg_error(index, message)
-    local info = getinfo(2, "n")
+--- Raise what luaL_argerror would, for the function that called this one (level 2: its caller).
+function rt.arg_error(index, message, level)
+    level = (level or 1) + 1
+    local info = getinfo(level, "n")
     local name = info and info.name or "?"
     if info and info.namewhat == "method" then
         index = index - 1
         if index == 0 then
-            error("calling '" .. name .. "' on bad self (" .. message .. ")", 3)
+            error("calling '" .. name .. "' on bad self (" .. message .. ")", level + 1)
         end
     end
-    error("bad argument #" .. index .. " to '" .. name .. "' (" .. message .. ")", 3)
+    error("bad argument #" .. index .. " to '" .. name .. "' (" .. message .. ")", level + 1)
 end
 
 local arg_error = rt.arg_error
