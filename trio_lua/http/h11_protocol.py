@@ -44,7 +44,7 @@ class HeadLimits:
 DEFAULT_LIMITS = HeadLimits()
 
 _head_end = re.compile(rb"\n\r?\n")
-_request_line = re.compile(rb"([A-Z_-]+) ([\x21-\x7e]+)(?: HTTP/(.*))?", re.S)
+_request_line = re.compile(rb"([A-Z_-]+) ([\x21-\x7e]+)(?: HTTP/(.*)| *)", re.S)
 _partial_request_line = re.compile(
     rb"[A-Z_-]+(?: (?:[\x21-\x7e]+(?: (?:H(?:T(?:T(?:P(?:/(?:1(?:\.[01]?)?)?)?)?)?)?)?)?)?)?\r?"
 )
@@ -58,7 +58,7 @@ _tab_in_framing = re.compile(rb"\n(host|content-length|transfer-encoding|expect)
 _content_lengths = re.compile(rb"\ncontent-length:([^\r\n]*)", re.I)
 _transfer_encodings = re.compile(rb"\ntransfer-encoding:", re.I)
 _host_headers = re.compile(rb"\nhost:", re.I)
-_digits = re.compile(rb" *([0-9]{1,18}) *")
+_digits = re.compile(rb" *([0-9]{1,20}) *")
 _host = re.compile(
     rb"(?:([A-Za-z0-9._~!$&'()*+,;=%-]+)|(\[[0-9A-Za-z:._~!$&'()*+,;=%-]+\]))(?::[0-9]*)?"
 )
@@ -101,6 +101,11 @@ class H11Request:
 
     The events of a request are one :class:`Head`, any number of :class:`Data` and one :class:`End`. After
     ``End`` or an error the reader is used up.
+
+    Attributes:
+        request_line: The first line without its line end, as far as it was received. With ``minor``
+            it remains after an error, for the log line and for the form of the error's response.
+        minor: As in :class:`Head`; 0 until the request line has said otherwise.
     """
 
     __slots__ = (
@@ -116,9 +121,13 @@ class H11Request:
         "_state",
         "_target",
         "_target_host",
+        "minor",
+        "request_line",
     )
 
     def __init__(self, limits: HeadLimits = DEFAULT_LIMITS) -> None:
+        self.request_line = b""
+        self.minor = 0
         self._limits = limits
         self._state = _HEAD
         self._buffer: bytes | bytearray = b""
@@ -212,6 +221,7 @@ class H11Request:
                 if _partial_request_line.fullmatch(line) is None:
                     self._check_request_line(line)
                     raise ProtocolError("client sent invalid request")
+                self.request_line = line
                 self._room(len(line), False, 414)
                 return []
             if self._check_request_line(bytes(buffer[:end])):
@@ -222,20 +232,23 @@ class H11Request:
     def _check_request_line(self, line: bytes) -> bool:
         if line.endswith(b"\r"):
             line = line[:-1]
+        self.request_line = line
         match = _request_line.fullmatch(line)
         if match is None:
             raise ProtocolError("client sent invalid request")
         method, target, version = match.groups()
+        if not target.startswith(b"/"):
+            self._target_host = host_name(split_target(target).host or b"")
         if version is None:
+            self.minor = -1
             if method != b"GET":
                 raise ProtocolError("client sent invalid method in HTTP/0.9 request")
         elif version != b"1.1" and version != b"1.0":
             if _newer_version.match(version):
                 raise ProtocolError("client sent invalid version", 505)
             raise ProtocolError("client sent invalid request")
-        if not target.startswith(b"/"):
-            host = split_target(target).host
-            self._target_host = host_name(host or b"")
+        if version == b"1.1":
+            self.minor = 1
         self._method = method
         self._target = target
         return version is None
@@ -257,6 +270,8 @@ class H11Request:
         self._line_at = at
         if at < len(buffer):
             self._room(len(buffer) - at, False, 414 if first else 494)
+            if buffer.find(b"\0", at) >= 0:
+                raise ProtocolError("client sent invalid header line")
 
     def _room(self, length: int, complete: bool, status: int) -> None:
         """Place a line in nginx's buffers: in the rest of the present one, else in a new large one."""
@@ -298,7 +313,7 @@ class H11Request:
                 encoding = match.group(1).lower() == b"transfer-encoding"
                 raise ProtocolError("client sent invalid header line", 501 if encoding else 400)
 
-        minor = 1 if request.http_version == b"1.1" else 0
+        minor = self.minor
         host: bytes | None = None
         length: int | None = None
         chunked = expect = close = wants_keep_alive = False
@@ -348,9 +363,10 @@ class H11Request:
         # h11 folds "5,5" and repeated equal lines into one value; only the raw head shows them.
         values = _content_lengths.findall(raw)
         match = _digits.fullmatch(values[0]) if len(values) == 1 else None
-        if match is None:
+        length = int(match.group(1)) if match is not None else -1
+        if not 0 <= length < 2**63:
             raise ProtocolError('client sent invalid "Content-Length" header')
-        return int(match.group(1))
+        return length
 
     def _refusal(self, raw: bytes, error: h11.RemoteProtocolError) -> ProtocolError:
         # h11 says 501 for an unknown coding; nginx only once everything else is in order.
@@ -359,7 +375,7 @@ class H11Request:
             and len(_transfer_encodings.findall(raw)) == 1
             and len(_host_headers.findall(raw)) == 1
             and _content_lengths.search(raw) is None
-            and not raw[: raw.index(b"\n")].rstrip(b"\r").endswith(b"1.0")
+            and self.minor == 1
         ):
             return ProtocolError('client sent unknown "Transfer-Encoding"', 501)
         return ProtocolError(f"client sent invalid request: {error}")

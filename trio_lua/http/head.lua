@@ -310,7 +310,7 @@ end
 
 -- parse_headers(raw, head_length, underscores, keep_invalid) -> n, { name1, value1, name2, value2, ... }
 --
--- All headers of a head in their order and spelling, for heads that either side has accepted. As in nginx,
+-- `n` is the number of headers. They keep order and spelling; heads are those that either side has accepted. As in nginx,
 -- lines whose names have other characters than letters, digits and "-" are left out, unless
 -- `underscores` allows "_" (underscores_in_headers) or `keep_invalid` all of them (ignore_invalid_headers
 -- off); spaces around values are cut off, tabs are not. Line ends may be a bare LF. Lines that are no
@@ -353,7 +353,7 @@ local function parse_headers(raw, head_length, underscores, keep_invalid)
         end
         i = i + 1
     end
-    return n, list
+    return n / 2, list
 end
 
 rt.parse_headers = parse_headers
