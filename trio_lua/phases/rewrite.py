@@ -43,11 +43,13 @@ __all__ = [
     "Continue",
     "Failed",
     "Finish",
+    "InternalRedirect",
     "Outcome",
     "Program",
     "Redirect",
     "Restart",
     "compile_program",
+    "jump",
     "run",
 ]
 
@@ -111,6 +113,26 @@ class Failed:
     """Something went wrong and was logged: end the request with 500."""
 
     location: Location | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InternalRedirect:
+    """Start over inside the server with this path and query string.
+
+    A ``uri`` that begins with "@" is the name of a location: the request's path stays as it is. A
+    rewrite program never asks for a redirect; ``index``, ``try_files`` and ``error_page`` do.
+    """
+
+    uri: bytes
+    args: bytes | None
+
+
+def jump(target: bytes) -> InternalRedirect:
+    """Where an evaluated ``uri`` or ``@name`` leads; a question mark begins the query string."""
+    if target.startswith(b"@"):
+        return InternalRedirect(target, None)
+    uri, _, args = target.partition(b"?")
+    return InternalRedirect(uri, args or None)
 
 
 Outcome = Union[Continue, Broke, Restart, Finish, Redirect, Failed]
