@@ -200,6 +200,30 @@ def test_console_copy_of_serious_messages(
     assert len((tmp_path / "e.log").read_text().splitlines()) == 3
 
 
+def test_error_stream_goes_to_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "e.log"
+    log = ErrorLog(str(path))
+    kept = os.dup(2)
+    try:
+        log.take_stderr()
+        os.write(2, b"one\n")
+        path.rename(tmp_path / "e.log.1")
+        log.reopen()
+        os.write(2, b"two\n")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        log.close()
+    assert (tmp_path / "e.log.1").read_text() == "one\n"
+    assert path.read_text() == "two\n"
+
+
+def test_error_stream_stays_when_it_is_a_sink() -> None:
+    before = os.fstat(2)
+    ErrorLog("stderr").take_stderr()
+    assert os.fstat(2) == before
+
+
 def test_forwarding_to_logging(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="trio_lua.error")
     log: Log = LoggingErrorLog()

@@ -95,6 +95,7 @@ class ErrorLog:
         "_own",
         "_second",
         "_sinks",
+        "_stderr",
         "_tid",
         "console",
         "level",
@@ -119,6 +120,7 @@ class ErrorLog:
         self._tid = 0
         self._heads: dict[int, bytes] = {}
         self._sinks: tuple[tuple[int, LogFile], ...] = ()
+        self._stderr = False
         self.console = console
         self.level = 0
         self.add(path, level, prefix=prefix)
@@ -208,11 +210,20 @@ class ErrorLog:
         self._heads[level] = head
         return head
 
+    def take_stderr(self) -> None:
+        """Send what anybody writes to the standard error stream to the first file, from now on."""
+        if any(file.fd == 2 for _, file in self._sinks):
+            return
+        self._stderr = True
+        os.dup2(self._sinks[0][1].fd, 2)
+
     def reopen(self) -> None:
         """Open the files again by name; one that cannot be opened stays as it is."""
         self._files.reopen(
             lambda message: self.log(EMERG, message.encode("utf-8", "surrogateescape"))
         )
+        if self._stderr:
+            self.take_stderr()
 
     def close(self) -> None:
         """Close the files, unless they were handed in."""

@@ -85,6 +85,7 @@ class SingleProcess:
             Without it a request to reload only gets a log line.
         ready: Called once, when the first worker serves.
         replaced: Called after a reload with the cycle in use and the one before it.
+        beside: An async function that runs as long as the server does.
         signals: Where the signals come from.
     """
 
@@ -96,6 +97,7 @@ class SingleProcess:
         reload: Callable[[Cycle], Cycle | None] | None = None,
         ready: Callable[[Worker], None] | None = None,
         replaced: Callable[[Cycle, Cycle], None] | None = None,
+        beside: Callable[[SingleProcess], Awaitable[None]] | None = None,
         signals: Signals = receive,
     ) -> None:
         self.cycle = cycle
@@ -103,6 +105,7 @@ class SingleProcess:
         self._reload = reload
         self._ready = ready
         self._replaced = replaced
+        self._beside = beside
         self._signals = signals
         self._generations: list[_Generation] = []
         self._failed = False
@@ -124,6 +127,8 @@ class SingleProcess:
                     serving = True
                     nursery.start_soon(self._follow, signals)
                     nursery.start_soon(self._serve_reloads, nursery)
+                    if self._beside is not None:
+                        nursery.start_soon(self._beside, self)
                     await self._ended.wait()
                 nursery.cancel_scope.cancel()
         if not serving:

@@ -1,0 +1,189 @@
+"""What ``trio-lua-nginx`` does once its command line is understood: check, signal or serve.
+
+The order is nginx's, and other programs depend on it: the log of ``-e`` is opened before
+the configuration is read, so that it holds the reason when that fails; the
+configuration's own log is opened before the sockets, the sockets before the process leaves for
+the background, the pid file when the worker serves.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from trio_lua import __version__
+from trio_lua.cli.nginx import DEFAULT_CONF, DEFAULT_ERROR_LOG, NGINX_VERSION
+from trio_lua.errors import ConfigError, TrioLuaError
+from trio_lua.log.error_log import ALERT, EMERG, ERROR, NOTICE, ErrorLog
+from trio_lua.log.files import STDERR, os_error, resolve
+
+if TYPE_CHECKING:
+    from trio_lua.cli.nginx import Options
+    from trio_lua.config.model import Config
+    from trio_lua.process.cycle import Cycle
+
+__all__ = ["run"]
+
+_CONSOLE = b"nginx: "
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"nginx: {text}\n")
+    sys.stderr.flush()
+
+
+class _Command:
+    """The paths of one command line, and the log of its start."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        folder = os.getcwd()
+        if options.prefix is not None:
+            folder = os.path.join(folder, options.prefix)
+        self.prefix = folder if folder.endswith("/") else f"{folder}/"
+        self.conf = resolve(options.conf or DEFAULT_CONF, self.prefix)
+        log = DEFAULT_ERROR_LOG if options.error_log is None else options.error_log
+        self.error_log = resolve(log or STDERR, self.prefix)
+        level = "info" if options.test else "notice"
+        try:
+            self.log = ErrorLog(self.error_log, level, console=_CONSOLE)
+        except ConfigError as exc:
+            _say(f"[alert] could not open error log file: {exc}")
+            self.log = ErrorLog(STDERR, level, console=_CONSOLE)
+
+    def load(self) -> Config:
+        from trio_lua.config import nginx
+
+        return nginx.load(self.conf, prefix=self.prefix, directives=self.options.directives)
+
+
+def run(options: Options) -> int:
+    """Check, signal or serve; returns the exit status."""
+    command = _Command(options)
+    try:
+        status = _run(command)
+    except ConfigError as exc:
+        _log(command.log, EMERG, exc)
+        status = 1
+    except TrioLuaError as exc:
+        _log(command.log, ALERT, exc)
+        status = 1
+    except KeyboardInterrupt:
+        status = 130
+    finally:
+        command.log.close()
+    if status and options.test:
+        _say(f"configuration file {command.conf} test failed")
+    return status
+
+
+def _log(log: ErrorLog, level: int, error: object) -> None:
+    log.log(level, str(error).encode("utf-8", "surrogateescape"))
+
+
+def _run(command: _Command) -> int:
+    config = command.load()
+    if command.options.test:
+        return _test(command, config)
+    if command.options.signal is not None:
+        return _signal(command, config, command.options.signal)
+    return _serve(command, config)
+
+
+def _test(command: _Command, config: Config) -> int:
+    from trio_lua.process import pidfile
+    from trio_lua.process.cycle import open_cycle
+    from trio_lua.process.run import pid_path
+    from trio_lua.process.sockets import ListenError
+
+    if not command.options.quiet:
+        _say(f"the configuration file {command.conf} syntax is ok")
+    try:
+        pidfile.test(pid_path(config))
+    except pidfile.PidFileError as exc:
+        _log(command.log, EMERG, exc)
+        return 1
+    try:
+        cycle = open_cycle(config, default_log=command.error_log, console=_CONSOLE, test=True)
+    except ListenError:
+        return 1
+    cycle.close()
+    if not command.options.quiet:
+        _say(f"configuration file {command.conf} test is successful")
+    if command.options.dump:
+        _dump(command)
+    return 0
+
+
+def _dump(command: _Command) -> None:
+    for path in [command.conf]:
+        sys.stdout.buffer.write(
+            f"# configuration file {path}:\n".encode("utf-8", "surrogateescape")
+        )
+        with open(path, "rb") as file:
+            sys.stdout.buffer.write(file.read() + b"\n")
+    sys.stdout.flush()
+
+
+def _signal(command: _Command, config: Config, name: str) -> int:
+    from trio_lua.process import pidfile
+    from trio_lua.process.run import pid_path
+    from trio_lua.process.signals import BY_NAME
+
+    command.log.log(NOTICE, b"signal process started")
+    try:
+        pid = pidfile.read(pid_path(config))
+    except pidfile.PidFileError as exc:
+        _log(command.log, ERROR, exc)
+        return 1
+    number = BY_NAME[name]
+    try:
+        os.kill(pid, number)
+    except OSError as exc:
+        _log(command.log, ALERT, f"kill({pid}, {int(number)}) failed {os_error(exc)}")
+        return 1
+    return 0
+
+
+def _serve(command: _Command, config: Config) -> int:
+    from trio_lua.process import environment
+    from trio_lua.process.cycle import open_cycle
+    from trio_lua.process.daemon import daemonize
+    from trio_lua.process.run import run_nginx
+    from trio_lua.process.sockets import ListenError
+
+    account = environment.account(config.user) if config.master_process else None
+    environment.make_folder(
+        resolve(config.http.settings.client_body_temp_path, config.prefix), account
+    )
+    try:
+        cycle = open_cycle(config, default_log=command.error_log, console=_CONSOLE)
+    except ListenError:
+        return 1
+    inherited = dict(os.environ)
+    try:
+        announce = daemonize() if config.daemon else None
+        log = cycle.error_log
+        log.log(NOTICE, f"nginx/{NGINX_VERSION} (trio_lua {__version__})".encode())
+        if config.worker_processes > 1:
+            log.log(NOTICE, b"worker_processes is %d, one process runs" % config.worker_processes)
+        environment.apply(config.env, inherited)
+        environment.limit_files(config.worker_rlimit_nofile)
+    except BaseException:
+        cycle.close()
+        raise
+    command.log.close()
+
+    def reload(current: Cycle) -> Cycle | None:
+        try:
+            fresh = command.load()
+            environment.apply(fresh.env, inherited)
+            return open_cycle(fresh, default_log=command.error_log, previous=current)
+        except ConfigError as exc:
+            current.error_log.log(EMERG, str(exc).encode("utf-8", "surrogateescape"))
+        except ListenError:
+            pass
+        return None
+
+    return run_nginx(cycle, reload=reload, announce=announce, account=account)
