@@ -124,21 +124,14 @@ def page(
         product: The server's name with its version, cut off when ``server_tokens`` is off.
         minor: The minor version of HTTP/1 the client speaks.
     """
-    if not pages.has_page(status):
-        return Page(
-            status, None, None, closes_connection(status), linger=not skips_lingering(status)
-        )
-    padding = (
-        status >= 400
-        and settings.msie_padding
-        and pages.wants_padding(exchange.header(b"user-agent"), minor)
-    )
+    padding = settings.msie_padding and pages.wants_padding(exchange.header(b"user-agent"), minor)
     name = product if settings.server_tokens else product.partition("/")[0]
+    body = pages.error_page(status, name, padding) or None
     return Page(
         wire_status(status),
-        b"text/html",
-        pages.error_page(status, name, padding),
-        closes_connection(status),
+        None if body is None else b"text/html",
+        body,
+        close=closes_connection(status),
         linger=not skips_lingering(status),
     )
 
