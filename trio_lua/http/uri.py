@@ -177,7 +177,8 @@ _ESCAPES: dict[Escape, tuple[re.Pattern[bytes], list[bytes]]] = {
     Escape.ARGS: _table(_VISIBLE, _NEVER_IN_URI + b"#%?&+;"),
     Escape.URI_COMPONENT: _table(_UNRESERVED),
     Escape.HTML: _table(_VISIBLE, _NEVER_IN_URI + b"#%'"),
-    Escape.REFRESH: _table(_VISIBLE, _NEVER_IN_URI + b"'"),
+    # "~" in the place of "}" is a slip in nginx that has become its behaviour.
+    Escape.REFRESH: _table(_VISIBLE, b"\"<>\\^`{|~'"),
     Escape.MEMCACHED: _table(bytes(range(0x21, 0x100)), b"%"),
     Escape.MAIL_AUTH: _table(bytes(range(0x21, 0x100)), b"%"),
 }
