@@ -19,12 +19,14 @@ class ConfigError(TrioLuaError):
         message: What is wrong, in nginx's words where nginx has words for it.
         file: Path of the file, or "" when the configuration was built in Python.
         line: Line number, 0 when there is none.
+        hint: A suggestion ("did you mean ..."), "" when there is none; not part of ``str()``.
     """
 
-    def __init__(self, message: str, file: str = "", line: int = 0) -> None:
+    def __init__(self, message: str, file: str = "", line: int = 0, *, hint: str = "") -> None:
         self.message = message
         self.file = file
         self.line = line
+        self.hint = hint
         super().__init__(str(self))
 
     def __str__(self) -> str:

@@ -16,7 +16,7 @@ from trio_lua.log.error_log import ALERT, EMERG, ERROR, ErrorLog, Log
 from trio_lua.log.files import os_error
 from trio_lua.process.sockets import ListenError, Listeners, listens_of
 
-__all__ = ["Cycle", "open_cycle", "report"]
+__all__ = ["Cycle", "leaves", "open_cycle", "report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ def open_cycle(
     *,
     default_log: str,
     previous: Cycle | None = None,
+    adopted: Listeners | None = None,
     console: bytes | None = None,
     test: bool = False,
     tries: int = 5,
@@ -53,6 +54,8 @@ def open_cycle(
         config: The configuration.
         default_log: The error log when the configuration names none.
         previous: The cycle in use, on a reload.
+        adopted: Sockets that the process inherited, for addresses of the configuration. They
+            belong to the cycle from now on.
         console: See :class:`ErrorLog`.
         test: Bind for a try only.
         tries: See :meth:`Listeners.bind`.
@@ -62,6 +65,7 @@ def open_cycle(
         ConfigError: The log cannot be opened.
         ListenError: A socket cannot be bound.
     """
+    available = adopted if previous is None else previous.listeners
     error_log = ErrorLog.open(
         [(log.file, log.level) for log in config.error_logs],
         default=default_log,
@@ -72,7 +76,7 @@ def open_cycle(
         listeners = bind(
             listens_of(config),
             error_log=error_log,
-            previous=None if previous is None else previous.listeners,
+            previous=available,
             test=test,
             tries=tries,
         )

@@ -156,13 +156,14 @@ class SingleProcess:
         self, cycle: Cycle, *, task_status: trio.TaskStatus[_Generation | None]
     ) -> None:
         generation: _Generation | None = None
+        listeners = cycle.listeners.duplicates()
         try:
             async with trio.open_nursery() as nursery:
                 worker = await nursery.start(
                     partial(
                         self._run_worker,
                         cycle.config,
-                        listeners=cycle.listeners.duplicates(),
+                        listeners=listeners,
                         error_log=cycle.error_log,
                     )
                 )
@@ -177,6 +178,9 @@ class SingleProcess:
             self._failed = True
             self._ended.set()
         finally:
+            # the worker has done so, unless it failed early
+            for _, sock in listeners:
+                sock.close()
             if generation is not None:
                 self._generations.remove(generation)
                 if cycle is not self.cycle:

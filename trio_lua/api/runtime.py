@@ -1,0 +1,328 @@
+"""A VM with everything in it that Lua code of a worker may use, and the functions Python calls in it.
+
+This is the whole surface between the engine and Lua. The attributes that are Lua functions are
+named as in the Lua files (``rt.export.NAME``), so that a search finds both halves.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from trio_lua.api import body, codec, control, family_files, log, output, var
+from trio_lua.api import time as time_api
+from trio_lua.config.model import Config, LuaCode, Template, Var
+from trio_lua.errors import LuaError
+from trio_lua.http.status import REASONS
+from trio_lua.log.error_log import Log
+from trio_lua.lua.driver import Driver
+from trio_lua.lua.ops import OpTable
+from trio_lua.lua.vm import VM
+from trio_lua.request.context import ClientConnection
+from trio_lua.request.exchange import Captures
+from trio_lua.request.phase import ALLOWED, CONTEXT_NAMES, PHASE_NAMES, Phase
+
+__all__ = ["NGINX_VERSION", "Regexes", "Runtime"]
+
+#: The versions whose behaviour Lua code may rely on.
+NGINX_VERSION = "1.22.1"
+_NGINX_VERSION_NUMBER = 1022001
+_NGX_LUA_VERSION = 10023
+
+_HEAD = Path(__file__).parent.parent / "http" / "head.lua"
+
+#: Phases without a yieldable context in which plain Lua coroutines work.
+_PLAIN_COROUTINES = Phase.HEADER_FILTER | Phase.BODY_FILTER
+
+
+class Regexes:
+    """Regular expressions of the configuration (PCRE2, in the VM), compiled once each."""
+
+    def __init__(self, vm: VM) -> None:
+        self._compile = vm.export("regex_compile")
+        self._exec = vm.export("regex_exec")
+        self._names = vm.export("regex_names")
+        self._ids: dict[tuple[bytes, bool], int] = {}
+        self._named: dict[int, Mapping[str, int]] = {}
+
+    def compile(self, pattern: bytes, caseless: bool) -> int:
+        """The number of a pattern.
+
+        Raises:
+            ValueError: It is malformed.
+        """
+        key = (pattern, caseless)
+        number = self._ids.get(key)
+        if number is None:
+            result = self._compile(pattern, caseless)
+            if isinstance(result, tuple):
+                text = result[1].decode("utf-8", "replace")
+                raise ValueError(text)
+            number = self._ids[key] = result
+        return number
+
+    def exec(self, number: int, subject: bytes) -> Captures | None:
+        """The groups of a match, or None.
+
+        Raises:
+            ValueError: The match could not be finished (a match limit).
+        """
+        result = self._exec(number, subject)
+        if result is None:
+            return None
+        if not isinstance(result, tuple):
+            return (result,)
+        if result[0] is None:
+            raise ValueError(f"pcre2_match() failed: {result[1]}")
+        return result
+
+    def match(
+        self, pattern: str, subject: bytes, caseless: bool = False
+    ) -> tuple[Captures, Mapping[str, int]] | None:
+        """Compile (once) and match; the groups, and the numbers of the named ones."""
+        number = self.compile(pattern.encode("utf-8", "surrogateescape"), caseless)
+        captures = self.exec(number, subject)
+        if captures is None:
+            return None
+        return captures, self.names(number)
+
+    def names(self, number: int) -> Mapping[str, int]:
+        """The named groups of a pattern and their numbers."""
+        names = self._named.get(number)
+        if names is None:
+            flat = self._names(number)
+            if not isinstance(flat, tuple):
+                flat = ()
+            names = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat) - 1, 2)}
+            self._named[number] = names
+        return names
+
+
+def _default_path(prefix: str) -> tuple[str, str]:
+    path = os.environ.get("LUA_PATH", "")
+    standard = (
+        "./?.lua;/usr/local/share/lua/5.1/?.lua;/usr/local/share/lua/5.1/?/init.lua;"
+        "/usr/local/lib/lua/5.1/?.lua;/usr/local/lib/lua/5.1/?/init.lua;"
+        "/usr/share/lua/5.1/?.lua;/usr/share/lua/5.1/?/init.lua"
+    )
+    cpath = os.environ.get("LUA_CPATH", "")
+    cstandard = (
+        "./?.so;/usr/local/lib/lua/5.1/?.so;/usr/lib/x86_64-linux-gnu/lua/5.1/?.so;"
+        "/usr/lib/aarch64-linux-gnu/lua/5.1/?.so;/usr/local/lib/lua/5.1/loadall.so"
+    )
+    return _merge_path(path, standard, prefix), _merge_path(cpath, cstandard, prefix)
+
+
+def _merge_path(path: str | None, default: str, prefix: str) -> str:
+    """``;;`` stands for the default, ``$prefix`` and ``${prefix}`` for the server prefix."""
+    if not path:
+        return default
+    path = path.replace("${prefix}", prefix).replace("$prefix", prefix)
+    return path.replace(";;", f";{default};").strip(";")
+
+
+class Runtime:
+    """The Lua side of a worker.
+
+    Args:
+        config: The configuration.
+        clock: Seconds since the epoch.
+        sinks: Error logs by number (see :mod:`trio_lua.api.log`).
+        product: What responses name in ``Server`` and in error pages.
+        document_root: The ``$document_root`` of a request.
+        request_filename: The ``$request_filename`` of a request.
+
+    Raises:
+        LuaError: A file of this package failed to load.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Callable[[], float],
+        sinks: list[Log],
+        product: str,
+        document_root: Callable[[object], bytes] = lambda _request: b"",
+        request_filename: Callable[[object], bytes] = lambda _request: b"",
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.product = product
+        self.connections: MutableMapping[int, ClientConnection] = {}
+        prefix = config.prefix
+        table = OpTable()
+        log.install(table, sinks)
+        control.install(table)
+        output.install(table, self.connections)
+        body.install(table, self.connections, prefix)
+        var.install(table, self.connections, clock, document_root, request_filename)
+        for name, call in {**codec.calls(), **time_api.calls(clock)}.items():
+            table.call(name, call)
+        table.call("read_file", _read_file)
+
+        http = config.http
+        self.vm = vm = VM(
+            calls=table.calls,
+            values={
+                "ops": table.numbers,
+                "context_names": {int(k): v for k, v in CONTEXT_NAMES.items()},
+                "phase_names": {int(k): v for k, v in PHASE_NAMES.items()},
+                "allowed": {name: int(phases) for name, phases in ALLOWED.items()},
+                "plain_coroutine_phases": int(_PLAIN_COROUTINES),
+                "status_lines": {code: f"{code} {text}" for code, text in REASONS.items()},
+                "log_level": sinks[0].level if sinks else 0,
+                "prefix": prefix,
+                "hostname": socket.gethostname().lower(),
+                "nginx_version": NGINX_VERSION,
+                "nginx_version_number": _NGINX_VERSION_NUMBER,
+                "ngx_lua_version": _NGX_LUA_VERSION,
+                "configure_arguments": "",
+                "lua_regex_match_limit": http.lua_regex_match_limit,
+                "lua_regex_cache_max_entries": http.lua_regex_cache_max_entries,
+            },
+            files=[_HEAD, *family_files()],
+        )
+        self.regexes = Regexes(vm)
+        path, cpath = _default_path(prefix)
+        vm.export("set_paths")(
+            os.fsencode(_merge_path(http.lua_package_path, path, prefix)),
+            os.fsencode(_merge_path(http.lua_package_cpath, cpath, prefix)),
+        )
+        export = vm.export
+        # The request
+        self.accept = export("accept")
+        self.begin = export("begin")
+        self.target = export("target")
+        self.set_target = export("set_target")
+        self.enter = export("enter")
+        self.release = export("release")
+        self.get = export("get")
+        self.put = export("put")
+        self.header = export("header")
+        self.eval = export("eval")
+        self.eval_parts = export("eval_parts")
+        self.get_variable = export("get_variable")
+        self.set_variable = export("set_variable")
+        self.set_captures = export("set_captures")
+        self.store_body = export("store_body")
+        self.restart = export("restart")
+        # Handlers
+        self.run = export("run")
+        self.content = export("content")
+        self.run_sync = export("run_sync")
+        self.run_main = export("run_main")
+        self.set_args = export("set_args")
+        # The response
+        self.conclude = export("conclude")
+        self.respond = export("respond")
+        self.send = export("send")
+        self.set_header = export("set_header")
+        self.add_header = export("add_header")
+        self.reset_response = export("reset_response")
+        self.response_state = export("response_state")
+        self.exit_status = export("exit_status")
+        self.log = export("log")
+        self.define_location = export("define_location")
+        self._define_handler = export("define_handler")
+        self._define_template = export("define_template")
+        self._check_syntax = export("check_syntax")
+        self.driver = Driver(export("resume"), export("drop"), table.ops)
+        self._handlers: dict[int, tuple[LuaCode, int]] = {}
+        self._templates: dict[Template, int] = {}
+        for name in http.variables:
+            export("declare_variable")(name.encode())
+
+    def handler(self, code: LuaCode) -> int:
+        """The VM's number of a handler; its code is compiled when it first runs."""
+        known = self._handlers.get(id(code))
+        if known is not None:
+            return known[1]
+        number = len(self._handlers) + 1
+        self._handlers[id(code)] = (code, number)
+        if code.code is not None:
+            text = code.code.encode("utf-8", "surrogateescape")
+            self._define_handler(number, text, b"=" + code.chunk_name.encode())
+        return number
+
+    def template(self, template: Template) -> int:
+        """The VM's number of a template."""
+        number = self._templates.get(template)
+        if number is None:
+            number = self._templates[template] = len(self._templates) + 1
+            parts: list[object] = []
+            for part in template.parts:
+                if isinstance(part, Var):
+                    parts += (True, part.name.encode())
+                else:
+                    parts += (False, part.encode("utf-8", "surrogateescape"))
+            self._define_template(number, *parts)
+        return number
+
+    def check_syntax(self, code: str, chunk_name: str) -> str | None:
+        """Compile without running; the error's text, or None."""
+        error = self._check_syntax(
+            code.encode("utf-8", "surrogateescape"), b"=" + chunk_name.encode()
+        )
+        return None if error is None else error.decode("utf-8", "replace")
+
+    def run_set(self, request: Any, handler: LuaCode) -> bytes | None:
+        """Run a ``set_by_lua*`` handler: its value, or None when it failed (and that is logged)."""
+        path = None
+        if handler.path is not None:
+            path = self.handler_path(request, handler)
+        self.set_args(request.id, *[request.evaluate(arg) for arg in handler.args])
+        result = self.run_sync(request.id, self.handler(handler), int(Phase.SET), path)
+        if result is True:
+            return b""
+        ok, value = result[0], result[1]
+        if ok:
+            return _text(value)
+        request.log(4, b"failed to run set_by_lua*: " + value)
+        return None
+
+    def handler_path(self, request: Any, handler: LuaCode) -> bytes | None:
+        """The path of a ``*_by_lua_file`` handler for a request; None for inline code."""
+        if handler.path is None:
+            return None
+        path = request.evaluate(handler.path)
+        if not path.startswith(b"/"):
+            path = os.fsencode(self.config.prefix) + path
+        return path  # type: ignore[no-any-return]
+
+    def run_init(self, handler: LuaCode, phase: Phase) -> None:
+        """Run ``init_by_lua*``, ``init_worker_by_lua*`` or ``exit_worker_by_lua*``.
+
+        Raises:
+            LuaError: It failed; the message has the traceback in it.
+        """
+        path = None
+        if handler.path is not None:
+            path = os.fsencode(os.path.join(self.config.prefix, handler.path.raw))
+        result = self.run_main(self.handler(handler), path, int(phase))
+        if result is not True:
+            raise LuaError(result[1].decode("utf-8", "replace"))
+
+
+def _text(value: object) -> bytes:
+    if value is None:
+        return b""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, bool):
+        return b"true" if value else b"false"
+    if isinstance(value, float):
+        return f"{value:.14g}".encode()
+    return str(value).encode()
+
+
+def _read_file(path: bytes) -> tuple[bytes | None, bytes | None]:
+    try:
+        return Path(os.fsdecode(path)).read_bytes(), None
+    except OSError as error:
+        return None, os.strerror(error.errno or 0).encode()
+
+

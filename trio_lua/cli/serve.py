@@ -1,0 +1,194 @@
+"""``trio-lua serve``: in the foreground, with messages on the terminal.
+
+The configuration is nginx's, or stands for one Lua file; the command line may change
+what a developer wants to change without editing: addresses, logs, log level.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from trio_lua import __version__
+from trio_lua.cli import loading
+from trio_lua.cli.overrides import add_listens, with_access_log, with_error_log
+from trio_lua.errors import ConfigError, TrioLuaError
+from trio_lua.log.error_log import EMERG
+from trio_lua.log.files import STDERR
+
+if TYPE_CHECKING:
+    from trio_lua.config.model import Config, Listen
+    from trio_lua.process.cycle import Cycle
+    from trio_lua.process.single import RunWorker, SingleProcess, Worker
+    from trio_lua.process.sockets import Listeners
+
+__all__ = ["ServeOptions", "load", "serve"]
+
+_CONSOLE = b"trio-lua: "
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """The command line of ``serve``: either a target or code."""
+
+    target: str | None = None
+    code: str | None = None
+    binds: tuple[str, ...] = ()
+    prefix: str | None = None
+    directives: str = ""
+    log_level: str | None = None
+    error_log: str | None = None
+    access_log: str | None = None
+    reload: bool = False
+    quiet: bool = False
+
+    @property
+    def folder(self) -> str:
+        """The prefix, absolute and with a trailing slash."""
+        folder = os.path.abspath(self.prefix or ".")
+        return folder if folder.endswith("/") else f"{folder}/"
+
+    @property
+    def is_conf(self) -> bool:
+        """Whether an nginx.conf is served."""
+        return self.target is not None and not loading.is_script(self.target)
+
+    @property
+    def title(self) -> str:
+        """What is served, for people."""
+        return self.target if self.target is not None else "code of the command line"
+
+
+def load(options: ServeOptions, listens: tuple[Listen, ...] = ()) -> Config:
+    """The configuration that the command line asks for.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    prefix = options.folder
+    if options.is_conf:
+        assert options.target is not None
+        config = loading.from_conf(
+            os.path.abspath(options.target), prefix=prefix, directives=options.directives
+        )
+        config = add_listens(config, listens)
+    elif options.target is not None:
+        config = loading.from_script(
+            os.path.abspath(options.target), prefix=prefix, listens=listens
+        )
+    else:
+        config = loading.from_code(options.code or "", prefix=prefix, listens=listens)
+    if options.access_log is not None:
+        target = options.access_log
+        if target not in ("-", "off"):
+            target = os.path.abspath(target)
+        config = with_access_log(config, target)
+    file = options.error_log
+    if file is not None and file != STDERR:
+        file = os.path.abspath(file)
+    return with_error_log(config, file, options.log_level)
+
+
+def _parse_binds(options: ServeOptions, adopted: Listeners) -> tuple[Listen, ...]:
+    from trio_lua.process.sockets import parse_bind
+
+    listens = []
+    binds = options.binds
+    if not binds and not options.is_conf:
+        binds = (loading.DEFAULT_LISTEN,)
+    for text in binds:
+        try:
+            listen = parse_bind(text)
+        except ValueError as exc:
+            raise click.BadParameter(str(exc), param_hint="--bind") from None
+        listens.append(adopted.adopt(listen) if isinstance(listen, int) else listen)
+    return tuple(listens)
+
+
+def serve(options: ServeOptions, *, run_worker: RunWorker | None = None) -> int:
+    """Serve until a signal ends it; returns the exit status.
+
+    Raises:
+        TrioLuaError: It did not come so far that the error log was open.
+    """
+    from trio_lua.process import environment
+    from trio_lua.process.cycle import open_cycle
+    from trio_lua.process.run import default_worker, run
+    from trio_lua.process.single import SingleProcess
+    from trio_lua.process.sockets import ListenError, Listeners
+
+    adopted = Listeners()
+    try:
+        listens = _parse_binds(options, adopted)
+        config = load(options, listens)
+        account = environment.account(config.user)
+        try:
+            cycle = open_cycle(
+                config, default_log=STDERR, console=_CONSOLE, adopted=adopted, tries=1
+            )
+        except ListenError:
+            return 1
+    except BaseException:
+        adopted.close()
+        raise
+    inherited = dict(os.environ)
+
+    def prepare(config: Config) -> None:
+        if options.is_conf:
+            environment.apply(config.env, inherited)
+
+    def ready(_worker: Worker) -> None:
+        if account is not None:
+            environment.become(account)
+        if not options.quiet:
+            click.echo(_greeting(options, process.cycle), err=True)
+
+    def reload(current: Cycle) -> Cycle | None:
+        try:
+            fresh = load(options, listens)
+            prepare(fresh)
+            return open_cycle(
+                fresh, default_log=STDERR, console=_CONSOLE, previous=current, tries=1
+            )
+        except ConfigError as exc:
+            text = loading.one_line(exc)
+            current.error_log.log(EMERG, text.encode("utf-8", "surrogateescape"))
+        except ListenError:
+            pass
+        return None
+
+    process = SingleProcess(
+        cycle,
+        default_worker() if run_worker is None else run_worker,
+        reload=reload,
+        ready=ready,
+        beside=_watch if options.reload else None,
+    )
+    try:
+        prepare(config)
+        environment.limit_files(config.worker_rlimit_nofile)
+    except TrioLuaError:
+        cycle.close()
+        raise
+    return run(process)
+
+
+def _greeting(options: ServeOptions, cycle: Cycle) -> str:
+    urls = ", ".join(cycle.listeners.urls) or "no address at all"
+    return f"trio-lua {__version__} serves {options.title} on {urls} (Ctrl-C stops it)"
+
+
+async def _watch(process: SingleProcess) -> None:
+    from trio_lua.process.watch import sources, watch
+
+    def changed(names: list[str]) -> None:
+        prefix = process.cycle.config.prefix
+        shown = ", ".join(name.removeprefix(prefix) for name in names[:3])
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        click.echo(f"trio-lua: {shown}{more} changed, starting anew", err=True)
+        process.request_reload()
+
+    await watch(lambda: sources(process.cycle.config), changed)

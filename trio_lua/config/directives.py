@@ -1,0 +1,356 @@
+"""The table of directives: where each may stand, how many words it takes, what it does.
+
+A :class:`Directive` is one row. Its setter gets a :class:`Use` (one occurrence in a file, or
+one call of the builder) and writes what it means into the :class:`~trio_lua.config.blocks.Block`
+it stands in. The rows themselves are in :mod:`trio_lua.config.families`, one module per subject;
+a program that embeds the server adds its own with :meth:`DirectiveTable.register`::
+
+    table = default_table().copy()
+
+    @table.directive("greeting", Context.LOCATION, takes(1))
+    def greeting(use: Use) -> None:
+        use.block.extra["greeting"] = use.template(0)
+
+    config = load("nginx.conf", table=table)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntFlag
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, NoReturn, Sequence, TypeVar
+
+from ..errors import ConfigError
+from . import units
+from .model import Source, Template
+from .syntax import Statement, fail
+
+if TYPE_CHECKING:
+    from .blocks import Block, Build
+
+
+class Context(IntFlag):
+    """The kinds of block a directive may stand in."""
+
+    MAIN = 1
+    EVENTS = 2
+    HTTP = 4
+    SERVER = 8
+    LOCATION = 16
+    SERVER_IF = 32
+    LOCATION_IF = 64
+    LIMIT_EXCEPT = 128
+    UPSTREAM = 256
+
+    #: http, server, location: where nearly every setting may stand.
+    SETTING = HTTP | SERVER | LOCATION
+    #: The same and ``if`` in location.
+    SETTING_IF = SETTING | LOCATION_IF
+    #: Where rewrite instructions may stand.
+    REWRITE = SERVER | SERVER_IF | LOCATION | LOCATION_IF
+    ANY = MAIN | EVENTS | SETTING_IF | SERVER_IF | LIMIT_EXCEPT | UPSTREAM
+
+
+_CONTEXT_NAMES = {
+    Context.MAIN: "the main context",
+    Context.EVENTS: '"events"',
+    Context.HTTP: '"http"',
+    Context.SERVER: '"server"',
+    Context.LOCATION: '"location"',
+    Context.SERVER_IF: '"if" in "server"',
+    Context.LOCATION_IF: '"if" in "location"',
+    Context.LIMIT_EXCEPT: '"limit_except"',
+    Context.UPSTREAM: '"upstream"',
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Arity:
+    """How many words may follow the name; ``most`` None is any number."""
+
+    least: int
+    most: int | None
+
+    def accepts(self, count: int) -> bool:
+        return count >= self.least and (self.most is None or count <= self.most)
+
+    def __str__(self) -> str:
+        if self.most is None:
+            return f"at least {_words(self.least)}" if self.least else "any number of arguments"
+        if self.least == self.most:
+            return _words(self.least) if self.least else "no arguments"
+        return f"{self.least} to {_words(self.most)}"
+
+
+def _words(count: int) -> str:
+    return f"{count} argument" if count == 1 else f"{count} arguments"
+
+
+def takes(least: int, most: int | None = -1) -> Arity:
+    """``takes(1)`` exactly one, ``takes(1, 2)`` one or two, ``takes(1, None)`` one or more."""
+    return Arity(least, least if most == -1 else most)
+
+
+Setter = Callable[["Use"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """One row of the table.
+
+    ``form`` is what ends the directive: ";" for a simple one, "{" for a block, "lua" for a Lua
+    block.
+    """
+
+    name: str
+    contexts: Context
+    arity: Arity
+    setter: Setter
+    form: str = ";"
+
+
+_F = TypeVar("_F", bound=Setter)
+
+
+class DirectiveTable:
+    """Directives by name. A name may have several rows, for different contexts."""
+
+    def __init__(self, rows: Iterable[Directive] = ()) -> None:
+        self._rows: dict[str, list[Directive]] = {}
+        for row in rows:
+            self.register(row)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
+
+    def __iter__(self) -> Iterator[Directive]:
+        for rows in self._rows.values():
+            yield from rows
+
+    def copy(self) -> DirectiveTable:
+        """A table of its own, to be extended without touching this one."""
+        return DirectiveTable(self)
+
+    def register(self, row: Directive) -> None:
+        """Adds a directive; rows of the same name must not share a context."""
+        rows = self._rows.setdefault(row.name, [])
+        if any(other.contexts & row.contexts for other in rows):
+            raise ValueError(f'directive "{row.name}" is already registered')
+        rows.append(row)
+
+    def directive(
+        self, name: str, contexts: Context, arity: Arity, *, form: str = ";"
+    ) -> Callable[[_F], _F]:
+        """:meth:`register` as a decorator of the setter."""
+
+        def decorate(setter: _F) -> _F:
+            self.register(Directive(name, contexts, arity, setter, form))
+            return setter
+
+        return decorate
+
+    def find(self, statement: Statement, context: Context) -> Directive:
+        """The row for a statement, checked as nginx checks it.
+
+        Raises:
+            ConfigError: Unknown, misplaced, wrongly ended, or too few or many words.
+        """
+        name = statement.words[0]
+        rows = self._rows.get(name)
+        if rows is None:
+            raise fail(
+                f'unknown directive "{name}"', statement.source, self._suggest(name, context)
+            )
+        for row in rows:
+            if row.contexts & context:
+                break
+        else:
+            raise fail(
+                f'"{name}" directive is not allowed here', statement.source, self.places(name)
+            )
+        if row.form == ";" and statement.end != ";":
+            raise fail(f'directive "{name}" is not terminated by ";"', statement.source)
+        if row.form != ";" and statement.end == ";":
+            raise fail(f'directive "{name}" has no opening "{{"', statement.source)
+        if not row.arity.accepts(len(statement.words) - 1):
+            raise fail(
+                f'invalid number of arguments in "{name}" directive',
+                statement.source,
+                f'"{name}" takes {row.arity}',
+            )
+        return row
+
+    def places(self, name: str) -> str:
+        """Where a directive may stand, as a hint."""
+        contexts = 0
+        for row in self._rows[name]:
+            contexts |= row.contexts
+        names = [text for context, text in _CONTEXT_NAMES.items() if contexts & context]
+        return f'"{name}" belongs into {" or ".join(names)}'
+
+    def _suggest(self, name: str, context: Context) -> str:
+        from difflib import get_close_matches
+
+        here = [row.name for row in self if row.contexts & context]
+        close = get_close_matches(name, here, 1, 0.75) or get_close_matches(
+            name, list(self._rows), 1, 0.75
+        )
+        return f'did you mean "{close[0]}"?' if close else ""
+
+
+@dataclass(slots=True)
+class Use:
+    """One occurrence of a directive, as its setter sees it."""
+
+    name: str
+    args: Sequence[str]
+    source: Source
+    block: Block
+    build: Build
+    code: str = ""
+    rest: Iterator[Statement] = iter(())
+
+    # ------------------------------------------------------------ errors
+
+    def error(self, message: str, hint: str = "") -> ConfigError:
+        """An error at this place."""
+        return fail(message, self.source, hint)
+
+    def fault(self, what: str) -> ConfigError:
+        """``fault("is duplicate")``: an error about this directive."""
+        return fail(f'"{self.name}" directive {what}', self.source)
+
+    def warn(self, message: str, level: str = "warn") -> None:
+        """A message that does not stop anything."""
+        self.build.warn(f"{message} in {self.source}", level)
+
+    # ------------------------------------------------------------ arguments
+
+    def template(self, index: int) -> Template:
+        """An argument that may hold variables."""
+        return self.build.variables.template(self.args[index], self.source)
+
+    def number(self, index: int = 0) -> int:
+        return self._parsed(units.parse_number, self.args[index], "invalid number")
+
+    def size(self, index: int = 0) -> int:
+        return self._parsed(units.parse_size, self.args[index], "invalid value")
+
+    def offset(self, index: int = 0) -> int:
+        """A size that may be given in gigabytes."""
+        return self._parsed(lambda text: units.parse_size(text, giga=True), self.args[index])
+
+    def time(self, index: int = 0) -> float:
+        return self._parsed(units.parse_time, self.args[index])
+
+    def seconds(self, index: int = 0) -> int:
+        """A time in whole seconds."""
+        return int(
+            self._parsed(lambda text: units.parse_time(text, seconds=True), self.args[index])
+        )
+
+    def switch(self, index: int = 0) -> bool:
+        try:
+            return units.parse_switch(self.args[index])
+        except ValueError:
+            raise self.error(
+                f'invalid value "{self.args[index]}" in "{self.name}" directive, '
+                'it must be "on" or "off"'
+            ) from None
+
+    def choice(self, allowed: Sequence[str], index: int = 0) -> str:
+        word = self.args[index]
+        if word not in allowed:
+            raise self.error(
+                f'invalid value "{word}"', "one of " + ", ".join(f'"{name}"' for name in allowed)
+            )
+        return word
+
+    def _parsed(
+        self, parse: Callable[[str], Any], text: str, complaint: str = "invalid value"
+    ) -> Any:
+        try:
+            return parse(text)
+        except ValueError:
+            raise self.fault(complaint) from None
+
+    # ------------------------------------------------------------ effects
+
+    def put(self, field: str, value: object) -> None:
+        """Stores a value that may be given once per block."""
+        if field in self.block.values:
+            raise self.fault("is duplicate")
+        self.block.values[field] = value
+
+    def append(self, field: str, value: object) -> None:
+        """Adds to a list; a list in an inner block replaces the outer one."""
+        self.block.values.setdefault(field, []).append(value)
+
+    def read(self, inner: Block) -> None:
+        """Reads this directive's own block into ``inner``."""
+        interpret(self.rest, inner, self.source)
+
+    def entries(self) -> Iterator[tuple[Sequence[str], Source]]:
+        """The lines of a block that holds no directives, such as ``types``; ``include`` is followed."""
+        yield from _entries(self.rest, self)
+
+
+def interpret(statements: Iterator[Statement], block: Block, opened: Source | None = None) -> None:
+    """Applies statements to a block, up to its closing brace.
+
+    Args:
+        opened: Where the block was opened; None for the outermost text of a file, which ends with
+            the text and not with a brace.
+    """
+    build = block.build
+    find = build.table.find
+    context = block.context
+    for statement in statements:
+        if statement.end == "}":
+            if opened is None:
+                raise fail('unexpected "}"', statement.source)
+            return
+        row = find(statement, context)
+        row.setter(
+            Use(
+                statement.words[0],
+                statement.words[1:],
+                statement.source,
+                block,
+                build,
+                statement.code,
+                statements,
+            )
+        )
+    if opened is not None:
+        raise fail('unexpected end of file, expecting "}"', build.end_of_file)
+
+
+def _entries(
+    statements: Iterator[Statement], use: Use, *, outermost: bool = False
+) -> Iterator[tuple[Sequence[str], Source]]:
+    for statement in statements:
+        if statement.end == "}":
+            if outermost:
+                raise fail('unexpected "}"', statement.source)
+            return
+        if statement.end != ";":
+            raise fail('unexpected "{"', statement.source)
+        if statement.words[0] != "include":
+            yield statement.words, statement.source
+        elif len(statement.words) != 2:
+            raise fail('invalid number of arguments in "include" directive', statement.source)
+        else:
+            for included in use.build.include(statement.words[1], statement.source):
+                yield from _entries(included, use, outermost=True)
+    if not outermost:
+        raise fail('unexpected end of file, expecting "}"', use.build.end_of_file)
+
+
+@lru_cache(maxsize=None)
+def default_table() -> DirectiveTable:
+    """Every directive this package knows. Shared: :meth:`~DirectiveTable.copy` it to extend it."""
+    from .families import FAMILIES
+
+    return DirectiveTable(row for family in FAMILIES for row in family)

@@ -1,0 +1,68 @@
+-- The registers of the VM and the checks that every API family shares.
+--
+-- rt.S is the only mutable global state: S.r is the request that runs now (nil outside
+-- of requests), S.th its running light thread, S.now the cached clock. The scheduler sets them
+-- before it resumes a coroutine; everything else only reads them.
+
+local rt = ...
+
+local bit = require "bit"
+
+local S, error, band, concat = rt.S, error, bit.band, table.concat
+
+-- phase bit -> name in errors; API name -> phases that may call it (made by trio_lua.request.phase)
+local context_names = rt.context_names or {}
+local allowed = rt.allowed or {}
+
+rt.requests = {}
+rt.threads = {}
+
+-- The function for an API's phase check: returns the request table or throws.
+--   local check = rt.checker("ngx.say")
+--   local r = check()
+function rt.checker(name)
+    local mask = allowed[name] or error("no phases are known for " .. name)
+    return function()
+        local r = S.r
+        if not r then
+            error("no request found", 3)
+        end
+        if band(r.phase, mask) == 0 then
+            error("API disabled in the context of " .. (context_names[r.phase] or "unknown"), 3)
+        end
+        return r
+    end
+end
+
+-- Readers and writers of a request, which a timer or a worker phase does not have.
+function rt.request()
+    local r = S.r
+    if not r then
+        error("no request found", 3)
+    end
+    if r.fake then
+        error("API disabled in the current context", 3)
+    end
+    return r
+end
+
+-- Text in tracebacks below the user's first frame belongs to this package: cut it off.
+local find, sub, gmatch = string.find, string.sub, string.gmatch
+function rt.clean_traceback(trace)
+    local lines, n, keep = {}, 0, 0
+    for line in gmatch(trace, "[^\n]+") do
+        n = n + 1
+        lines[n] = line
+        if not find(line, "^\t=?ngx/") and line ~= "\t[C]: in function 'xpcall'"
+            and line ~= "\t[C]: in function 'pcall'" and not find(line, "in function <ngx/", 1, true) then
+            keep = n
+        end
+    end
+    return concat(lines, "\n", 1, keep)
+end
+
+-- As luaL_error does: nil, booleans and numbers are words in messages.
+function rt.type_error(position, name, expected, got)
+    error("bad argument #" .. position .. " to '" .. name .. "' (" .. expected .. " expected, got "
+        .. got .. ")", 3)
+end

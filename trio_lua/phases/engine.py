@@ -1,0 +1,565 @@
+"""The phase machine: takes a request from its location search to its log phase.
+
+A request's way is a loop over *places* in the configuration. Each turn enters a location and runs its
+steps in nginx's order (rewrite, access, precontent, content); the turn ends with a finished response, with a
+status that still needs a response (:class:`Status`), or with another place to go (:class:`Goto`): an internal
+redirect by ``rewrite``, ``ngx.exec``, ``error_page``, ``try_files`` or ``index``.
+
+What each outcome of a Lua handler means in each phase is the table of ``ngx.exit`` in OpenResty: 0 and -5 go on
+with the next phase, 2xx ends the response with that status, 3xx to 5xx ask for the status's page, -1
+and 444 drop the connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import Union
+
+from trio_lua.api.body import FAILED, read_body
+from trio_lua.api.runtime import Runtime
+from trio_lua.config.model import ErrorPage
+from trio_lua.lua.driver import Outcome
+from trio_lua.phases import rewrite, special, static
+from trio_lua.phases.access import Decision, Gate
+from trio_lua.phases.access_log import AccessLogs
+from trio_lua.phases.plan import Handler, Plan
+from trio_lua.phases.rewrite import InternalRedirect, Redirect
+from trio_lua.request.phase import Phase
+from trio_lua.request.state import Request
+
+__all__ = ["Engine"]
+
+_ERROR, _INFO = 4, 7
+
+#: nginx gives up after this many changes of the path in one request.
+_MAX_URI_CHANGES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Goto:
+    """Search the location again; ``name`` is that of a named location."""
+
+    name: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The request ends with a status whose response is still to be made."""
+
+    code: int
+
+
+class _Done:
+    """The response is complete."""
+
+
+class _Next:
+    """Go on with the next step."""
+
+
+_DONE = _Done()
+_NEXT = _Next()
+
+Step = Union[Goto, Status, _Done, _Next]
+
+
+class Engine:
+    """Runs requests through the phases.
+
+    Args:
+        runtime: The VM.
+        logs: Where access log lines go.
+    """
+
+    def __init__(self, runtime: Runtime, logs: AccessLogs) -> None:
+        self._lua = runtime
+        self._driver = runtime.driver
+        self._content = runtime.content
+        self._logs = logs
+        #: Set when the worker stops: responses announce the end of their connection.
+        self.quitting = False
+
+    async def handle(self, request: Request, uri: bytes) -> bool:
+        """Serve a request whose server is chosen; its response is then with the connection.
+
+        Returns:
+            Whether Lua has released the request already.
+        """
+        server = request.server
+        plan = server.known.get(uri)
+        if (
+            plan is not None
+            and (request.length == 0 or 0 < request.length <= plan.max_body)
+            and request.connection.requests < plan.max_requests
+            and not self.quitting
+        ):
+            request.plan = plan
+            result = self._content(request.id, plan.content.number, 8, None, plan.id)
+            if result.__class__ is tuple and result[0] == 7:
+                data = result[1]
+                if data:
+                    request.connection.write(data)
+                request.keepalive = result[2]
+                return True
+            step: Step = await self._after_content(request, result)
+        else:
+            step = await self._before_location(request)
+        try:
+            await self._walk(request, step)
+        finally:
+            self._log(request)
+        return False
+
+    def release(self, request: Request) -> None:
+        """Forget a request: its Lua state, its temporary files."""
+        self._lua.release(request.id)
+        if request.files is not None:
+            for path in request.files:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
+    async def refuse(self, request: Request, status: int) -> None:
+        """Answer a request that could not be read."""
+        request.plan = request.server.outer
+        self._lua.enter(request.id, request.plan.id)
+        try:
+            await self._walk(request, Status(status))
+        finally:
+            self._log(request)
+
+    async def _walk(self, request: Request, step: Step) -> None:
+        """Go from place to place until the response is complete."""
+        while step is not _DONE:
+            if isinstance(step, Status):
+                step = await self._special(request, step.code)
+            elif isinstance(step, Goto):
+                step = await self._goto(request, step.name)
+            else:
+                step = await self._goto(request, None)
+
+    # ------------------------------------------------------------ places
+
+    async def _before_location(self, request: Request) -> Step:
+        """The server's own steps."""
+        server = request.server
+        request.plan = server.outer
+        self._lua.enter(request.id, server.outer.id)
+        if server.program is not None:
+            step = self._rewrite(request, server.program, at_server=True)
+            if step is not _NEXT:
+                return step
+        if server.rewrite is not None:
+            step = await self._handler(request, server.rewrite, Phase.SERVER_REWRITE)
+            if step is not _NEXT:
+                return step
+        return _NEXT
+
+    async def _goto(self, request: Request, name: bytes | None) -> Step:
+        server, lua = request.server, self._lua
+        if name is not None:
+            location = server.table.named(name)
+            if location is None:
+                request.log(_ERROR, b'could not find named location "@%b"' % name.lstrip(b"@"))
+                return Status(500)
+            plan = server.plans[id(location)]
+            captures = None
+        else:
+            uri = request.uri
+            try:
+                match = server.table.find(uri)
+            except ValueError as error:
+                request.log(_ERROR, str(error).encode())
+                return Status(500)
+            location, captures = match.location, match.captures
+            plan = server.outer if location is None else server.plans[id(location)]
+            if captures is not None:
+                request.set_captures(captures)
+            for variable, value in match.variables:
+                request.set_variable(variable, value)
+            if plan.simple and captures is None and server.plain and not request.uri_changes:
+                server.remember(uri, plan)
+        request.plan = plan
+        lua.enter(request.id, plan.id)
+        if request.connection.requests >= plan.max_requests or self.quitting:
+            lua.put(request.id, b"keepalive", False)
+        if location is not None and location.internal and not lua.get(request.id, b"internal"):
+            return Status(404)
+        limit = plan.settings.client_max_body_size
+        if limit and request.length > limit and not request.error_page:
+            request.log(
+                _ERROR,
+                b"client intended to send too large body: %d bytes" % request.length,
+            )
+            return Status(413)
+        return await self._location(request, named=name is not None)
+
+    def _count_change(self, request: Request, doing: bytes) -> Step | None:
+        request.uri_changes += 1
+        if request.uri_changes > _MAX_URI_CHANGES:
+            request.log(_ERROR, b"rewrite or internal redirection cycle while " + doing)
+            return Status(500)
+        return None
+
+    async def _location(self, request: Request, *, named: bool = False) -> Step:
+        plan: Plan = request.plan
+        lua = self._lua
+        if plan.program is not None:
+            step = self._rewrite(request, plan.program, at_server=False)
+            plan = request.plan
+            if step is not _NEXT:
+                return step
+        if plan.rewrite is not None:
+            if plan.settings.lua_need_request_body and not await self._need_body(request):
+                return _DONE
+            step = await self._handler(request, plan.rewrite, Phase.REWRITE)
+            if step is not _NEXT:
+                return step
+        step = await self._access(request, plan)
+        if step is not _NEXT:
+            return step
+        if plan.location.try_files is not None:
+            step = await self._try_files(request, plan)
+            if step is not _NEXT:
+                return step
+        if plan.precontent is not None:
+            step = await self._handler(request, plan.precontent, Phase.PRECONTENT)
+            if step is not _NEXT:
+                return step
+        content = plan.content
+        if content is None:
+            return await self._static(request, plan)
+        if plan.settings.lua_need_request_body:
+            status = await self._need_body(request)
+            if status:
+                return Status(status)
+        path = None if content.code.path is None else lua.handler_path(request, content.code)
+        return await self._after_content(
+            request, lua.content(request.id, content.number, int(Phase.CONTENT), path, None)
+        )
+
+    async def _need_body(self, request: Request) -> int:
+        """lua_need_request_body: read the body; the status of a failure, else 0."""
+        if request.length == 0 or self._lua.get(request.id, b"body_read"):
+            return 0
+        kind, data = await self._read_body(request)
+        if kind == FAILED:
+            assert isinstance(data, int)
+            return data
+        self._lua.store_body(request.id, kind, data)
+        return 0
+
+    async def _read_body(self, request: Request) -> tuple[int, bytes | int]:
+        return await read_body(request, self._lua.config.prefix)
+
+    # ------------------------------------------------------------- steps
+
+    def _rewrite(self, request: Request, program: rewrite.Program, *, at_server: bool) -> Step:
+        outcome = rewrite.run(program, request)
+        lua = self._lua
+        location = outcome.location
+        if location is not None:
+            plan = request.server.plans[id(location)]
+            request.plan = plan
+            lua.enter(request.id, plan.id)
+        if isinstance(outcome, rewrite.Continue):
+            return _NEXT
+        if isinstance(outcome, rewrite.Broke):
+            if outcome.rewritten:
+                request.rewritten = True
+                lua.put(request.id, b"internal", True)
+            return _NEXT
+        if isinstance(outcome, rewrite.Restart):
+            lua.restart(request.id)
+            if at_server:
+                return _NEXT
+            failed = self._count_change(
+                request, b'processing "' + request.uri + b'"'
+            )
+            return failed or Goto()
+        if isinstance(outcome, rewrite.Redirect):
+            return self._redirect_to(request, outcome.status, outcome.target)
+        if isinstance(outcome, rewrite.Finish):
+            if outcome.text is None:
+                return Status(outcome.status)
+            return self._text(request, outcome.status, outcome.text)
+        return Status(500)
+
+    def _redirect_to(self, request: Request, status: int, target: bytes) -> Step:
+        """A redirect that the configuration or a file asks for."""
+        _peer, _port, address, port = request.connection.addresses()
+        location = special.absolute_location(
+            target,
+            request.plan.settings,
+            scheme=b"https" if request.connection.tls else b"http",
+            host=self._lua.get(request.id, b"host") or b"",
+            port=int(port or 0),
+            name=special.server_name(request.server.server),
+            address=address,
+        )
+        request.set_header(b"Location", location)
+        return Status(status)
+
+    def _text(self, request: Request, status: int, text: bytes) -> Step:
+        """``return code text``."""
+        if status == 444:
+            return Status(444)
+        kind = special.text_type(request, request.plan.settings)
+        return self._respond(request, status, kind, text)
+
+    def _respond(self, request: Request, status: int, kind: bytes | None, body: bytes) -> Step:
+        result = self._lua.respond(request.id, status, kind, body)
+        if isinstance(result, tuple):
+            return Status(result[1])
+        self._output(request, result)
+        return self._conclude(request)
+
+    async def _access(self, request: Request, plan: Plan) -> Step:
+        settings = plan.settings
+        rules = plan.rules
+        if plan.access is None and not rules:
+            return _NEXT
+        gate = Gate(settings.satisfy)
+        if rules:
+            peer = request.connection.addresses()[0].decode()
+            decision = gate.rules(rules, peer, request)
+            if decision is Decision.DONE:
+                return _NEXT
+            if decision is Decision.FINISH:
+                return Status(403)
+        if plan.access is not None:
+            if settings.lua_need_request_body:
+                status = await self._need_body(request)
+                if status:
+                    return Status(status)
+            step = await self._handler(request, plan.access, Phase.ACCESS)
+            if isinstance(step, Status):
+                if gate.take(step.code) is Decision.FINISH:
+                    return step
+            elif step is not _NEXT:
+                return step
+            elif gate.take(0) is Decision.DONE:
+                return _NEXT
+        refusal = gate.finish(request)
+        return _NEXT if refusal is None else Status(refusal)
+
+    async def _try_files(self, request: Request, plan: Plan) -> Step:
+        outcome = await static.try_files(request, plan.files, rewritten=request.rewritten)
+        if isinstance(outcome, InternalRedirect):
+            return self._redirect(request, outcome.uri, outcome.args)
+        if isinstance(outcome, int):
+            return Status(outcome)
+        request.below_alias = outcome.below_alias
+        return _NEXT
+
+    async def _static(self, request: Request, plan: Plan) -> Step:
+        status = self._lua.get(request.id, b"err_status") or 200
+        outcome = await static.serve(
+            request,
+            plan.files,
+            status=status,
+            rewritten=request.rewritten,
+            below_alias=request.below_alias,
+        )
+        if outcome is None:
+            return self._conclude(request)
+        if isinstance(outcome, InternalRedirect):
+            return self._redirect(request, outcome.uri, outcome.args)
+        if isinstance(outcome, Redirect):
+            return self._redirect_to(request, outcome.status, outcome.target)
+        return Status(outcome)
+
+    def document_root(self, request: Request) -> bytes:
+        """``$document_root``."""
+        return request.plan.files.base(request) or b""  # type: ignore[no-any-return]
+
+    def request_filename(self, request: Request) -> bytes:
+        """``$request_filename``."""
+        return request.plan.files.path(request) or b""  # type: ignore[no-any-return]
+
+    def _redirect(self, request: Request, uri: bytes, args: bytes | None) -> Step:
+        """An internal redirect to a path or a named location."""
+        failed = self._count_change(request, b'internally redirecting to "' + uri + b'"')
+        if failed is not None:
+            return failed
+        self._lua.restart(request.id)
+        request.rewritten = request.below_alias = False
+        if uri.startswith(b"@"):
+            return Goto(uri)
+        request.set_uri(uri)
+        request.set_args(args)
+        return Goto()
+
+    # ------------------------------------------------------------ Lua steps
+
+    async def _handler(self, request: Request, handler: Handler, phase: Phase) -> Step:
+        """A handler of a phase before content."""
+        lua = self._lua
+        path = None if handler.code.path is None else lua.handler_path(request, handler.code)
+        result = lua.run(request.id, handler.number, int(phase), path)
+        if result.__class__ is tuple and result[0] == Outcome.SUSPENDED:
+            result = await self._driver.finish(request, result)
+            if result == 0 and lua.get(request.id, b"header_sent"):
+                result = Outcome.SENT
+        if result == Outcome.DONE:
+            return _NEXT
+        if result == Outcome.SENT:
+            return self._conclude(request)
+        return self._left(request, result, phase)
+
+    async def _after_content(self, request: Request, result: object) -> Step:
+        if result.__class__ is tuple:
+            assert isinstance(result, tuple)
+            if result[0] == Outcome.SUSPENDED:
+                result = await self._driver.finish(request, result)
+            elif result[0] == Outcome.CONCLUDED:
+                self._output(request, result[1])
+                request.keepalive = result[2]
+                return _DONE
+        if result == Outcome.DONE:
+            return self._conclude(request)
+        return self._left(request, result, Phase.CONTENT)
+
+    def _left(self, request: Request, result: object, phase: Phase) -> Step:
+        """A handler that did not simply return."""
+        lua = self._lua
+        outcome = result[0] if isinstance(result, tuple) else result
+        if outcome == Outcome.EXIT:
+            assert isinstance(result, tuple)
+            return self._exit(request, int(result[1]), phase)
+        if outcome == Outcome.EXEC:
+            assert isinstance(result, tuple)
+            uri, args = result[1], result[2] if len(result) > 2 else None
+            if uri.startswith(b"@"):
+                if args:
+                    request.log(5, b"query strings " + args + b" ignored when exec'ing named location " + uri)
+                args = request.args
+            return self._redirect(request, uri, args)
+        if outcome == Outcome.JUMP:
+            failed = self._count_change(
+                request, b'processing "' + request.uri + b'"'
+            )
+            lua.restart(request.id)
+            return failed or Goto()
+        assert isinstance(result, tuple)
+        if outcome == Outcome.LOAD_FAILED:
+            request.log(_ERROR, result[1])
+            return Status(404 if result[2] else 500)
+        message, trace = result[1], result[2]
+        request.log(
+            _ERROR,
+            b"lua entry thread aborted: runtime error: " + message + b"\nstack traceback:\n" + trace,
+        )
+        return Status(500)
+
+    def _exit(self, request: Request, code: int, phase: Phase) -> Step:
+        if code == 0 or code == -5:
+            if phase is Phase.CONTENT or request.header_sent:
+                return self._conclude(request)
+            return _NEXT
+        if 200 <= code < 300:
+            data, keepalive, special_code = self._three(
+                self._lua.exit_status(request.id, code)
+            )
+            if special_code is not None:
+                return Status(special_code)
+            self._output(request, data)
+            request.keepalive = keepalive
+            return _DONE
+        return Status(code)
+
+    # ------------------------------------------------------------ responses
+
+    @staticmethod
+    def _three(result: tuple[object, ...]) -> tuple[bytes, bool, int | None]:
+        data, keepalive = result[0], result[1]
+        assert isinstance(data, bytes)
+        code = result[2] if len(result) > 2 else None
+        assert code is None or isinstance(code, int)
+        return data, bool(keepalive), code
+
+    def _output(self, request: Request, data: bytes) -> None:
+        if data:
+            request.connection.write(data)
+
+    def _conclude(self, request: Request) -> Step:
+        """End the response of what has produced it."""
+        data, keepalive, code = self._three(self._lua.conclude(request.id))
+        if code is not None:
+            return Status(code)
+        self._output(request, data)
+        request.keepalive = keepalive
+        return _DONE
+
+    async def _special(self, request: Request, code: int) -> Step:
+        """The response of a bare status: ``error_page``, or nginx's own page."""
+        lua = self._lua
+        request.status = code
+        if code == 444 or code < 0:
+            lua.put(request.id, b"status", max(code, 0))
+            request.connection.abort()
+            return _DONE
+        _status, header_sent, buffered, _complete, broken = lua.response_state(request.id)
+        if broken:
+            return _DONE
+        if header_sent and not buffered:
+            # too late for another response: what was promised cannot be kept
+            request.connection.abort()
+            return _DONE
+        settings = request.plan.settings
+        if code >= 300 and (not request.error_page or settings.recursive_error_pages):
+            error_page = special.find(settings.error_pages, code)
+            if error_page is not None:
+                return self._error_page(request, code, error_page)
+        return self._page(request, code)
+
+    def _error_page(self, request: Request, code: int, error_page: ErrorPage) -> Step:
+        lua = self._lua
+        request.error_page = True
+        target = special.error_target(request, error_page, code)
+        lua.reset_response(request.id)
+        if isinstance(target, Redirect):
+            request.set_header(b"Location", target.target)
+            return self._page(request, target.status)
+        lua.put(request.id, b"err_status", target.status)
+        lua.put(request.id, b"status", 0)
+        if special.closes_connection(code):
+            lua.put(request.id, b"keepalive", False)
+        if target.as_get:
+            lua.put(request.id, b"method", b"GET")
+        return self._redirect(request, target.jump.uri, target.jump.args)
+
+    def _page(self, request: Request, code: int) -> Step:
+        lua = self._lua
+        lua.reset_response(request.id)
+        lua.put(request.id, b"err_status", None)
+        page = special.page(
+            request,
+            code,
+            request.plan.settings,
+            product=lua.product,
+            minor=lua.get(request.id, b"minor"),
+        )
+        if page.close:
+            lua.put(request.id, b"keepalive", False)
+        lua.put(request.id, b"special", True)
+        if page.body is None:
+            lua.put(request.id, b"status", page.status)
+            return self._conclude(request)
+        return self._respond(request, page.status, page.content_type, page.body)
+
+    # ------------------------------------------------------------------ log
+
+    def _log(self, request: Request) -> None:
+        plan: Plan = request.plan
+        if not plan.has_log:
+            return
+        lua = self._lua
+        if plan.log is not None:
+            path = lua.handler_path(request, plan.log.code)
+            result = lua.run_sync(request.id, plan.log.number, int(Phase.LOG), path)
+            if result is not True and result[0] is not True:
+                request.log(_ERROR, b"failed to run log_by_lua*: " + result[1])
+        if plan.access_logs:
+            self._logs.write(request, plan.access_logs)

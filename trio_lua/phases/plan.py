@@ -1,0 +1,270 @@
+"""Locations compiled into plans: which steps a request of each location really takes.
+
+Made once per configuration and VM. A request walks its plan and pays for nothing that its location
+does not have; a location that has nothing but inline content Lua is marked ``simple``, and the engine then takes
+the shortest way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from trio_lua.api.runtime import Runtime
+from trio_lua.config.model import (
+    AccessLog,
+    Config,
+    Location,
+    LuaCode,
+    Server,
+    Settings,
+    Template,
+)
+from trio_lua.phases.access import Rules
+from trio_lua.phases.matcher import LocationTable, ServerTable, server_tables
+from trio_lua.phases.rewrite import Program, compile_program
+from trio_lua.phases.static import Files
+
+__all__ = ["Handler", "Plan", "Plans", "ServerPlan"]
+
+#: Answers of a server remembered by path, for its simple locations.
+_REMEMBERED = 1024
+
+
+class Handler:
+    """A Lua handler and its number in the VM."""
+
+    __slots__ = ("code", "number")
+
+    def __init__(self, code: LuaCode, number: int) -> None:
+        self.code = code
+        self.number = number
+
+
+class Plan:
+    """The steps of one location."""
+
+    __slots__ = (
+        "access",
+        "access_logs",
+        "content",
+        "files",
+        "has_log",
+        "id",
+        "location",
+        "log",
+        "max_body",
+        "max_requests",
+        "precontent",
+        "program",
+        "rewrite",
+        "rules",
+        "server",
+        "settings",
+        "simple",
+    )
+
+    def __init__(
+        self, number: int, location: Location, server: ServerPlan, files: Files
+    ) -> None:
+        self.id = number
+        self.location = location
+        self.settings: Settings = location.settings
+        self.server = server
+        self.program: Program | None = None
+        self.rewrite: Handler | None = None
+        self.access: Handler | None = None
+        self.precontent: Handler | None = None
+        self.content: Handler | None = None
+        self.log: Handler | None = None
+        self.access_logs: tuple[AccessLog, ...] = ()
+        self.has_log = False
+        self.simple = False
+        self.files = files
+        settings = location.settings
+        self.rules = Rules(settings.access_rules) if settings.access_rules else None
+        #: Largest body, in bytes.
+        self.max_body: float = settings.client_max_body_size or math.inf
+        #: Requests of one connection before it is closed.
+        self.max_requests = settings.keepalive_requests if settings.keepalive_timeout > 0 else 0
+
+
+class ServerPlan:
+    """One server: its own steps, its locations, and what requests that chose it have in common."""
+
+    __slots__ = ("known", "outer", "plain", "plans", "program", "rewrite", "server", "table")
+
+    def __init__(self, server: Server, table: LocationTable) -> None:
+        self.server = server
+        self.table = table
+        self.plans: dict[int, Plan] = {}
+        self.outer: Plan
+        self.program: Program | None = None
+        self.rewrite: Handler | None = None
+        #: Whether nothing runs before the location search.
+        self.plain = False
+        #: Paths whose answer is a simple plan.
+        self.known: dict[bytes, Plan] = {}
+
+    def remember(self, uri: bytes, plan: Plan) -> None:
+        """Keep the answer of a location search (bounded)."""
+        if len(self.known) >= _REMEMBERED:
+            self.known.clear()
+        self.known[uri] = plan
+
+
+class Plans:
+    """All plans of a configuration in one VM.
+
+    Attributes:
+        tables: The servers by listening address.
+        servers: Their plans, by ``id()`` of the server.
+
+    Raises:
+        ConfigError: A name, location or pattern is not valid.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        runtime: Runtime,
+        *,
+        sink_of: Callable[[Settings], tuple[int, int]],
+        access_log: bool,
+    ) -> None:
+        """Compile.
+
+        Args:
+            config: The configuration.
+            runtime: The VM.
+            sink_of: Number and level of the error log of some settings.
+            access_log: Whether access logs are written at all.
+        """
+        self._runtime = runtime
+        self._sink_of = sink_of
+        self._access_log = access_log
+        self._count = 0
+        self.tables: Mapping[Any, ServerTable] = server_tables(
+            config.http.servers, runtime.regexes
+        )
+        self.servers: dict[int, ServerPlan] = {}
+        for server in config.http.servers:
+            self.servers[id(server)] = self._server(server)
+
+    def _server(self, server: Server) -> ServerPlan:
+        plan = ServerPlan(server, LocationTable(server.location, self._runtime.regexes))
+        plan.outer = self._location(server.location, plan, None)
+        plan.program = self._program(server.location, plan, plan.outer)
+        plan.rewrite = self._handler(server.location.settings.server_rewrite_by_lua)
+        # The server's own program has run before the location search.
+        plan.outer.program = None
+        plan.plain = plan.program is None and plan.rewrite is None
+        for location in server.location.locations:
+            self._tree(location, plan, plan.outer)
+        return plan
+
+    def _tree(self, location: Location, server: ServerPlan, parent: Plan) -> None:
+        plan = self._location(location, server, parent)
+        for inner in location.locations:
+            self._tree(inner, server, plan)
+
+    def _handler(self, code: LuaCode | None) -> Handler | None:
+        return None if code is None else Handler(code, self._runtime.handler(code))
+
+    def _program(self, location: Location, server: ServerPlan, parent: Plan) -> Program | None:
+        if not location.rewrite:
+            return None
+        for instruction in location.rewrite:
+            inner = getattr(instruction, "location", None)
+            if inner is not None:
+                self._location(inner, server, parent)
+        return compile_program(location.rewrite)
+
+    def _location(self, location: Location, server: ServerPlan, parent: Plan | None) -> Plan:
+        self._count += 1
+        files = Files(
+            location, self._runtime.config.prefix, None if parent is None else parent.files
+        )
+        plan = Plan(self._count, location, server, files)
+        server.plans[id(location)] = plan
+        settings = location.settings
+        plan.program = self._program(location, server, plan)
+        plan.rewrite = self._handler(settings.rewrite_by_lua)
+        plan.access = self._handler(settings.access_by_lua)
+        plan.precontent = self._handler(settings.precontent_by_lua)
+        plan.content = self._handler(location.content)
+        plan.log = self._handler(settings.log_by_lua)
+        plan.access_logs = settings.access_logs if self._access_log else ()
+        plan.has_log = plan.log is not None or bool(plan.access_logs)
+        plan.simple = (
+            location.content is not None
+            and location.content.code is not None
+            and plan.program is None
+            and plan.rewrite is None
+            and plan.access is None
+            and plan.precontent is None
+            and not location.internal
+            and location.try_files is None
+            and not settings.access_rules
+            and not settings.lua_need_request_body
+            and not plan.has_log
+        )
+        self._runtime.define_location(plan.id, self._constants(plan))
+        return plan
+
+    def _constants(self, plan: Plan) -> Any:
+        """What Lua reads of a location (``r.loc``)."""
+        settings, server = plan.settings, plan.server.server
+        runtime = self._runtime
+        sink, level = self._sink_of(settings)
+        names = [name for name in server.names if name]
+        name = names[0] if names else ""
+        values: dict[str, Any] = {
+            "server": {
+                "name": name.lstrip("~") if name.startswith("~") else name.removeprefix("."),
+                "underscores_in_headers": server.underscores_in_headers,
+                "ignore_invalid_headers": server.ignore_invalid_headers,
+            },
+            "server_token": runtime.product
+            if settings.server_tokens
+            else runtime.product.partition("/")[0],
+            "log": sink,
+            "log_level": level,
+            "default_type": settings.default_type,
+            "use_default_type": settings.lua_use_default_type,
+            "http10_buffering": settings.lua_http10_buffering,
+            "transform_underscores": settings.lua_transform_underscores_in_response_headers,
+            "chunked": settings.chunked_transfer_encoding,
+            "postpone_output": settings.postpone_output,
+            "if_modified_since": settings.if_modified_since,
+            "code_cache": settings.lua_code_cache,
+            "body_buffer_size": settings.client_body_buffer_size,
+            "unlogged": plan.simple,
+        }
+        if settings.keepalive_header is not None:
+            values["keepalive_header"] = str(settings.keepalive_header)
+        if settings.add_headers:
+            values["add_headers"] = [
+                {"name": h.name, "value": runtime.template(h.value), "always": h.always}
+                for h in settings.add_headers
+            ]
+        for key, code in (
+            ("header_filter", settings.header_filter_by_lua),
+            ("body_filter", settings.body_filter_by_lua),
+        ):
+            if code is not None:
+                values[key] = runtime.handler(code)
+                if code.path is not None:
+                    values[f"{key}_path"] = runtime.template(
+                        _absolute(code.path, runtime.config.prefix)
+                    )
+        return runtime.vm.to_lua(values)
+
+
+def _absolute(path: Template, prefix: str) -> Template:
+    if path.raw.startswith("/") or not prefix:
+        return path
+    return Template(prefix + path.raw, (prefix, *path.parts))
+
+

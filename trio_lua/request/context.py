@@ -1,0 +1,53 @@
+"""What operations may use of the layers above them, as typed fields.
+
+The API families (layer 3) know connections only through these protocols; the server (layer 5)
+brings the objects.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+__all__ = ["ClientConnection"]
+
+
+class ClientConnection(Protocol):
+    """The connection a request came in on."""
+
+    id: int
+    requests: int
+    #: The request that is being served.
+    request: Any
+
+    def addresses(self) -> tuple[bytes, bytes, bytes, bytes]:
+        """Peer address and port, own address and port, as text."""
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted."""
+
+    def write(self, data: bytes) -> int:
+        """Send bytes, or keep what the peer does not take now.
+
+        Returns:
+            Number of bytes that wait; -1 when the peer is gone.
+        """
+
+    def abort(self) -> None:
+        """Close without sending anything more."""
+
+    async def drain(self, low_water: int = 0) -> bool:
+        """Wait until at most ``low_water`` bytes wait to be sent; False when the peer is gone or too slow."""
+
+    def body_whole(self) -> bytes | None:
+        """The whole request body, when its length is known and all of it is here; it is then consumed."""
+
+    def body_nowait(self) -> bytes | None:
+        """The next piece of the request body that is here already; b"" at its end, None when there is none yet."""
+
+    async def body_some(self) -> bytes:
+        """The next piece of the request body; b"" at its end.
+
+        Raises:
+            ProtocolError: The body is malformed, stopped early (400) or is too slow (408).
+        """

@@ -1,0 +1,161 @@
+"""One request, as Python sees it.
+
+The state itself (line, headers, variables, response) lives in the VM; :class:`Request` holds the number
+under which Lua knows it and what only Python needs. Its methods cross into Lua once each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from trio_lua.config.model import LuaCode, Template
+from trio_lua.request.context import ClientConnection
+
+if TYPE_CHECKING:
+    import trio
+
+__all__ = ["Request"]
+
+
+class Request:
+    """A request that is being served.
+
+    Attributes:
+        id: Lua's number for it.
+        lua: The runtime of the VM it lives in.
+        connection: Where it came from and where its response goes.
+        plan: The compiled location (or server) whose steps it takes; set by the engine.
+        host: Host name of the request, lower-case, without port.
+        length: Content-Length, 0 without a body, -1 for a chunked one.
+        inline: Whether it runs in the task that received it (see :mod:`trio_lua.lua.driver`).
+        keepalive: Whether the connection can serve another request after this one.
+        files: Temporary files that go when it ends.
+    """
+
+    __slots__ = (
+        "below_alias",
+        "cancel_scope",
+        "connection",
+        "error_page",
+        "files",
+        "host",
+        "id",
+        "inline",
+        "keepalive",
+        "length",
+        "lua",
+        "plan",
+        "rewritten",
+        "server",
+        "status",
+        "uri_changes",
+    )
+
+    def __init__(
+        self, id: int, lua: Any, connection: ClientConnection, host: bytes, length: int
+    ) -> None:
+        self.id = id
+        self.lua = lua
+        self.connection = connection
+        self.host = host
+        self.length = length
+        self.plan: Any = None
+        self.server: Any = None
+        self.inline = True
+        self.keepalive = False
+        self.error_page = False
+        self.rewritten = False
+        self.below_alias = False
+        self.uri_changes = 0
+        self.status = 0
+        self.files: list[str] | None = None
+        self.cancel_scope: trio.CancelScope | None = None
+
+    # ---------------------------------------------------------------- request
+
+    def _get(self, field: bytes) -> Any:
+        return self.lua.get(self.id, field)
+
+    @property
+    def method(self) -> bytes:
+        return self._get(b"method")  # type: ignore[no-any-return]
+
+    @property
+    def uri(self) -> bytes:
+        return self._get(b"uri")  # type: ignore[no-any-return]
+
+    def set_uri(self, uri: bytes) -> None:
+        self.lua.put(self.id, b"uri", uri)
+
+    @property
+    def args(self) -> bytes | None:
+        return self._get(b"args")  # type: ignore[no-any-return]
+
+    def set_args(self, args: bytes | None) -> None:
+        self.lua.put(self.id, b"args", args)
+
+    def header(self, name: bytes) -> bytes | None:
+        return self.lua.header(self.id, name)  # type: ignore[no-any-return]
+
+    def evaluate(self, template: Template) -> bytes:
+        literal = template.literal
+        if literal is not None:
+            return literal.encode("utf-8", "surrogateescape")
+        return self.lua.eval(self.id, self.lua.template(template))  # type: ignore[no-any-return]
+
+    def variable(self, name: bytes) -> bytes | None:
+        """The value of a variable, None when there is none."""
+        return self.lua.get_variable(self.id, name)  # type: ignore[no-any-return]
+
+    def set_variable(self, name: str, value: bytes) -> None:
+        self.lua.set_variable(self.id, name.encode(), value)
+
+    def match(self, pattern: str, subject: bytes, *, caseless: bool = False) -> bool:
+        found = self.lua.regexes.match(pattern, subject, caseless)
+        if found is None:
+            return False
+        captures, names = found
+        self.set_captures(captures)
+        for name, index in names.items():
+            self.set_variable(name, (captures[index] if index < len(captures) else None) or b"")
+        return True
+
+    def set_captures(self, captures: Sequence[bytes | None]) -> None:
+        """Make the groups of a match ``$1`` and so on."""
+        self.lua.set_captures(self.id, *[c if c is not None else False for c in captures])
+
+    def run_set_by_lua(self, handler: LuaCode) -> bytes | None:
+        return self.lua.run_set(self, handler)  # type: ignore[no-any-return]
+
+    # --------------------------------------------------------------- response
+
+    @property
+    def header_sent(self) -> bool:
+        return bool(self._get(b"header_sent"))
+
+    def set_status(self, status: int) -> None:
+        self.lua.put(self.id, b"status", status)
+
+    def set_header(self, name: bytes, value: bytes) -> None:
+        self.lua.set_header(self.id, name, value)
+
+    def clear_headers(self, names: Sequence[bytes]) -> None:
+        for name in names:
+            self.lua.set_header(self.id, name, None)
+
+    async def send(self, data: bytes, *, last: bool = False) -> None:
+        result = self.lua.send(self.id, data, last)
+        if result.__class__ is tuple:
+            # a header filter asked for another response
+            self.status = result[1]
+            return
+        if result:
+            connection = self.connection
+            if connection.write(result) > 262144:
+                await connection.drain(65536)
+
+    # -------------------------------------------------------------------- log
+
+    def log(self, level: int, message: bytes) -> None:
+        self.lua.log(self.id, level, message)

@@ -1,0 +1,388 @@
+"""A client's connection as a state machine: bytes in; requests and bytes out.
+
+It knows no scheduler: :mod:`trio_lua.server.parked` and :mod:`trio_lua.server.task` feed it with what they receive
+and run the requests it yields. Only what a request itself waits for (its body, an unsent response) is a wait here,
+and those waits go through the request's own task.
+
+A head goes to the recogniser first; whatever that does not know goes to h11's side with the same bytes, and
+that side keeps the request to the end of its body.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import trio
+
+from trio_lua.api.runtime import Runtime
+from trio_lua.errors import ProtocolError
+from trio_lua.http.events import Data, End, Head
+from trio_lua.http.h11_protocol import H11Request
+from trio_lua.http.uri import normalize, split_target
+from trio_lua.lua.driver import detach
+from trio_lua.phases.plan import ServerPlan
+from trio_lua.request.state import Request
+from trio_lua.server.listener import Endpoint
+from trio_lua.server.transport import Broken, Transport
+
+__all__ = ["Connection"]
+
+#: Bytes given to the system in one call when a peer is slow.
+_SEND_SIZE = 262144
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Connection:
+    """One connection.
+
+    Attributes:
+        id: Its number in error.log and ``$connection``.
+        requests: How many requests it has carried.
+        request: The request that is being served.
+        deadline: When the sweeper may close it while it is idle or a head is incomplete
+            (the worker's clock).
+        closed: Nothing more can be received or sent.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_body_left",
+        "_continue",
+        "_events",
+        "_inbuf",
+        "_reader",
+        "_send_timeout",
+        "_waiting",
+        "closed",
+        "deadline",
+        "endpoint",
+        "fd",
+        "id",
+        "request",
+        "requests",
+        "runtime",
+        "transport",
+    )
+
+    def __init__(
+        self, id: int, runtime: Runtime, endpoint: Endpoint, transport: Transport
+    ) -> None:
+        self.id = id
+        self.runtime = runtime
+        self.endpoint = endpoint
+        self.transport = transport
+        self.requests = 0
+        self.request: Any = None
+        self.deadline = math.inf
+        self.closed = False
+        self.fd = -1
+        self._inbuf = b""
+        self._backlog: list[bytes | memoryview] | None = None
+        self._waiting = 0
+        self._reader: H11Request | None = None
+        self._events: list[Any] | None = None
+        self._body_left = 0
+        self._continue = False
+        self._send_timeout = 60.0
+
+    # ------------------------------------------------------------- receiving
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the peer."""
+        self._inbuf = self._inbuf + data if self._inbuf else data
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits between two requests, with nothing of the next one received."""
+        return not self._inbuf and (self._reader is None or not self._reader.started)
+
+    @property
+    def pending(self) -> bool:
+        """Whether received bytes wait to be looked at."""
+        return bool(self._inbuf)
+
+    def next_request(self, now: float) -> tuple[Request, bytes] | None:
+        """The next request and its path, when its head is complete.
+
+        Args:
+            now: Seconds since the epoch.
+
+        Raises:
+            ProtocolError: The client must be answered with its status, and the connection closed.
+        """
+        data = self._inbuf
+        if not data:
+            return None
+        endpoint = self.endpoint
+        runtime = self.runtime
+        if self._reader is None and endpoint.recognise:
+            result = runtime.accept(data, self.id, now)
+            if result.__class__ is tuple:
+                number, head_length, _flags, length, host, uri = result
+                rest = data[head_length:] if len(data) > head_length else b""
+                request = Request(number, runtime, self, host, length)
+                self._inbuf = rest
+                self._body_left = length
+                self.requests += 1
+                self.request = request
+                request.server = endpoint.server(host, request)
+                if uri is None:
+                    uri = self._normalise(request, runtime.target(number), request.server)
+                return request, uri
+        return self._read_head(data, now)
+
+    def _read_head(self, data: bytes, now: float) -> tuple[Request, bytes] | None:
+        """A head that the recogniser did not know."""
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = H11Request(self.endpoint.limits)
+        self._inbuf = b""
+        events = reader.feed(data)
+        if not events:
+            return None
+        head = events[0]
+        assert type(head) is Head
+        self._events = events[1:]
+        length = -1 if head.chunked else head.content_length or 0
+        number = self.runtime.begin(
+            self.id,
+            head.method,
+            head.target,
+            None,
+            None,
+            head.host,
+            head.minor,
+            head.keep_alive,
+            head.raw,
+            length,
+            now,
+        )
+        request = Request(number, self.runtime, self, head.host, length)
+        self.requests += 1
+        self.request = request
+        self._continue = head.expect_continue
+        request.server = self.endpoint.server(head.host, request)
+        if length == 0:
+            self._end_of_events()
+        uri = self._normalise(request, head.target, request.server)
+        return request, uri
+
+    def _normalise(self, request: Request, target: bytes, server: ServerPlan) -> bytes:
+        parts = split_target(target)
+        uri = normalize(parts.path, server.server.merge_slashes)
+        self.runtime.set_target(request.id, uri, parts.args, None)
+        if parts.authority is not None:
+            self.runtime.put(request.id, b"unparsed_uri", parts.unparsed)
+        return uri
+
+    def bad_request(self, now: float) -> Request:
+        """A stand-in for a request that could not be read, to answer it with an error page."""
+        request = self.request
+        if request is None:
+            raw = self._inbuf[:4096]
+            number = self.runtime.begin(
+                self.id, b"GET", b"", b"", None, b"", 1, False, raw.partition(b"\n")[0], 0, now
+            )
+            request = Request(number, self.runtime, self, b"", 0)
+            request.server = self.endpoint.default
+            self.request = request
+        self.runtime.put(request.id, b"keepalive", False)
+        self._inbuf = b""
+        self._reader = None
+        return request  # type: ignore[no-any-return]
+
+    # ------------------------------------------------------------------ body
+
+    def body_whole(self) -> bytes | None:
+        left = self._body_left
+        if self._reader is None and left and len(self._inbuf) >= left:
+            data, self._inbuf = self._inbuf[:left], self._inbuf[left:]
+            self._body_left = 0
+            return data
+        return None
+
+    def body_nowait(self) -> bytes | None:
+        if self._reader is not None:
+            return self._event_nowait()
+        left = self._body_left
+        if not left:
+            return b""
+        data = self._inbuf
+        if not data:
+            return None
+        if len(data) > left:
+            data, self._inbuf = data[:left], data[left:]
+        else:
+            self._inbuf = b""
+        self._body_left = left - len(data)
+        return data
+
+    def _event_nowait(self) -> bytes | None:
+        while True:
+            events = self._events
+            if not events:
+                if self._reader is None:
+                    return b""
+                data, self._inbuf = self._inbuf, b""
+                if not data:
+                    return None
+                self._events = self._reader.feed(data)
+                continue
+            event = events.pop(0)
+            if type(event) is Data:
+                return event.data
+            assert type(event) is End
+            events.insert(0, event)
+            self._end_of_events()
+            return b""
+
+    def _end_of_events(self) -> None:
+        """The request is read to its end: what was received behind it is the next one's."""
+        events = self._events or []
+        for event in events:
+            if type(event) is End:
+                self._inbuf = event.trailing + self._inbuf
+        self._events = None
+        self._reader = None
+        self._body_left = 0
+
+    @property
+    def body_complete(self) -> bool:
+        """Whether the body of the present request has been read to its end."""
+        if self._reader is not None:
+            return False
+        return self._body_left == 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing of the present request is left to read or to send."""
+        return not self._waiting and self._reader is None and self._body_left == 0
+
+    async def body_some(self) -> bytes:
+        request = self.request
+        await detach(request)
+        if self._continue:
+            self._continue = False
+            self.write(_CONTINUE)
+            await self.drain()
+        while True:
+            data = self.body_nowait()
+            if data is not None:
+                return data
+            timeout = request.plan.settings.client_body_timeout
+            with trio.move_on_after(timeout) as scope:
+                try:
+                    received = await self.transport.receive()
+                except Broken:
+                    received = b""
+            if scope.cancelled_caught:
+                request.log(7, b"client timed out (110: Connection timed out)")
+                raise ProtocolError("client timed out", 408)
+            if not received:
+                request.log(7, b"client prematurely closed connection")
+                self.closed = True
+                raise ProtocolError("client prematurely closed connection", 400)
+            self.receive(received)
+
+    async def discard_body(self) -> bool:
+        """Read and drop what is left of the body; False when the connection cannot go on."""
+        self._continue = False
+        limit = 16
+        while not self.body_complete:
+            data = self.body_nowait()
+            if data is None:
+                if limit == 0:
+                    return False
+                limit -= 1
+                try:
+                    data = await self.body_some()
+                except ProtocolError:
+                    return False
+            if not data:
+                break
+        return True
+
+    # --------------------------------------------------------------- sending
+
+    def write(self, data: bytes) -> int:
+        if self.closed:
+            return -1
+        backlog = self._backlog
+        if backlog:
+            if data:
+                backlog.append(data)
+                self._waiting += len(data)
+            return self._waiting
+        if not data:
+            return 0
+        try:
+            sent = self.transport.send_nowait(data)
+        except Broken:
+            self.abort()
+            return -1
+        if sent == len(data):
+            return 0
+        self._backlog = [data[sent:]]
+        self._waiting = len(data) - sent
+        return self._waiting
+
+    async def drain(self, low_water: int = 0) -> bool:
+        if self.closed:
+            return False
+        if self._waiting <= low_water:
+            return True
+        request = self.request
+        if request is not None:
+            await detach(request)
+            if request.plan is not None:
+                self._send_timeout = request.plan.settings.send_timeout
+        while self._waiting > low_water:
+            backlog = self._backlog
+            assert backlog is not None
+            if len(backlog) > 1:
+                # in place: what is written while this waits is appended to the same list
+                backlog[:] = [memoryview(b"".join(backlog))]
+            data = memoryview(backlog[0])
+            with trio.move_on_after(self._send_timeout) as scope:
+                try:
+                    sent = await self.transport.send(data[:_SEND_SIZE])
+                except Broken:
+                    self.abort()
+                    return False
+            if scope.cancelled_caught:
+                self.abort()
+            if self.closed:
+                return False
+            self._waiting -= sent
+            if sent < len(data):
+                backlog[0] = data[sent:]
+            else:
+                del backlog[0]
+        if not self._waiting:
+            self._backlog = None
+        return not self.closed
+
+    def abort(self) -> None:
+        """Close without sending what waits."""
+        self._backlog = None
+        self._waiting = 0
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if not self.closed:
+            self.closed = True
+        self.transport.close()
+
+    # --------------------------------------------------------------- facts
+
+    def addresses(self) -> tuple[bytes, bytes, bytes, bytes]:
+        return self.transport.addresses()
+
+    @property
+    def tls(self) -> bool:
+        return self.transport.tls
+
+

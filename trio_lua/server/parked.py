@@ -1,0 +1,287 @@
+"""Connections without tasks: the driver for plain sockets.
+
+An idle connection costs its socket and one small object. A nested epoll (kqueue elsewhere) watches all of them and one
+task awaits that. What is ready is received and served inline, up to the end of each request or its first suspension;
+only then does the request become a task of the connections nursery, and its socket leaves the epoll until the
+request has ended.
+
+Fair to every other task: a bounded batch, then a checkpoint.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trio_lua.errors import ProtocolError
+from trio_lua.lua.driver import resume_detached
+from trio_lua.server.connection import Connection
+from trio_lua.server.listener import Endpoint
+from trio_lua.server.transport import RECEIVE_SIZE, SocketTransport
+
+if TYPE_CHECKING:
+    from trio_lua.server.worker import Worker
+
+__all__ = ["ParkedDriver", "supported"]
+
+#: Events taken in one turn.
+_BATCH = 64
+#: Connections accepted in one turn.
+_ACCEPT_BATCH = 64
+#: Pipelined requests served before other connections get their turn.
+_PIPELINE_BATCH = 16
+#: Pause after the system ran out of descriptors or memory (nginx: accept_mutex_delay).
+_EXHAUSTED_PAUSE = 0.5
+
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+
+class _Kqueue:
+    """The part of ``select.epoll`` that is used here, over kqueue."""
+
+    def __init__(self) -> None:
+        self._queue = select.kqueue()  # type: ignore[attr-defined,unused-ignore]
+
+    def _change(self, fd: int, flags: int) -> None:
+        event = select.kevent(fd, select.KQ_FILTER_READ, flags)  # type: ignore[attr-defined,unused-ignore]
+        self._queue.control([event], 0, 0)
+
+    def register(self, fd: int, _mask: int) -> None:
+        self._change(fd, select.KQ_EV_ADD)  # type: ignore[attr-defined,unused-ignore]
+
+    def unregister(self, fd: int) -> None:
+        self._change(fd, select.KQ_EV_DELETE)  # type: ignore[attr-defined,unused-ignore]
+
+    def poll(self, timeout: float, maxevents: int) -> list[tuple[int, int]]:
+        return [(event.ident, 0) for event in self._queue.control(None, maxevents, timeout)]
+
+    def fileno(self) -> int:
+        return self._queue.fileno()  # type: ignore[no-any-return,unused-ignore]
+
+    def close(self) -> None:
+        self._queue.close()
+
+
+def supported() -> bool:
+    """Whether the platform has epoll or kqueue."""
+    return hasattr(select, "epoll") or hasattr(select, "kqueue")
+
+
+class ParkedDriver:
+    """Runs the connections of a worker's listening sockets.
+
+    Args:
+        worker: Whose requests these are.
+        nursery: The connections nursery.
+    """
+
+    def __init__(self, worker: Worker, nursery: trio.Nursery) -> None:
+        self._worker = worker
+        self._nursery = nursery
+        self._epoll: Any = select.epoll() if hasattr(select, "epoll") else _Kqueue()
+        self._mask = getattr(select, "EPOLLIN", 1) | getattr(select, "EPOLLRDHUP", 0)
+        self._parked: dict[int, Connection] = {}
+        self._listeners: dict[int, tuple[socket.socket, Endpoint]] = {}
+        self._again: deque[Connection] = deque()
+
+    def listen(self, sock: socket.socket, endpoint: Endpoint) -> None:
+        """Accept connections from a listening, non-blocking socket."""
+        self._listeners[sock.fileno()] = (sock, endpoint)
+        self._epoll.register(sock.fileno(), self._mask)
+
+    def stop_listening(self) -> None:
+        """Take no more connections; the sockets stay open."""
+        for fd in self._listeners:
+            try:
+                self._epoll.unregister(fd)
+            except OSError:
+                pass
+        self._listeners.clear()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        epoll, parked, listeners = self._epoll, self._parked, self._listeners
+        worker = self._worker
+        poll, ready = epoll.poll, self._ready
+        fileno = epoll.fileno()
+        wait_readable = trio.lowlevel.wait_readable
+        try:
+            while True:
+                if self._again:
+                    await trio.lowlevel.checkpoint()
+                    for _ in range(len(self._again)):
+                        self.pump(self._again.popleft())
+                else:
+                    await wait_readable(fileno)
+                worker.tick()
+                for fd, _mask in poll(0, _BATCH):
+                    conn = parked.get(fd)
+                    if conn is not None:
+                        ready(conn)
+                    elif fd in listeners:
+                        self._accept(*listeners[fd])
+        finally:
+            for conn in list(parked.values()):
+                self.close(conn)
+            epoll.close()
+
+    # ------------------------------------------------------------------ accept
+
+    def _accept(self, sock: socket.socket, endpoint: Endpoint) -> None:
+        worker = self._worker
+        for _ in range(_ACCEPT_BATCH):
+            try:
+                client, _address = sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    worker.log(
+                        3, f"accept4() failed ({error.errno}: {error.strerror})".encode()
+                    )
+                    self._epoll.unregister(sock.fileno())
+                    self._nursery.start_soon(self._accept_later, sock, endpoint)
+                    return
+                if error.errno in (errno.EBADF, errno.EINVAL):
+                    raise
+                continue  # the client is gone already
+            if not worker.has_room():
+                client.close()
+                continue
+            client.setblocking(False)
+            if client.family != getattr(socket, "AF_UNIX", None):
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            conn = worker.connect(endpoint, SocketTransport(client))
+            conn.fd = client.fileno()
+            conn.deadline = worker.time + endpoint.default.server.client_header_timeout
+            self._parked[conn.fd] = conn
+            self._epoll.register(conn.fd, self._mask)
+
+    async def _accept_later(self, sock: socket.socket, endpoint: Endpoint) -> None:
+        await trio.sleep(_EXHAUSTED_PAUSE)
+        if sock.fileno() in self._listeners:
+            self._epoll.register(sock.fileno(), self._mask)
+
+    # ------------------------------------------------------------------- serve
+
+    def _ready(self, conn: Connection) -> None:
+        try:
+            data = conn.transport.sock.recv(RECEIVE_SIZE)  # type: ignore[attr-defined]
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.close(conn)
+            return
+        if not data:
+            if not conn.idle:
+                self._worker.log(
+                    7, b"client prematurely closed connection", conn
+                )
+            self.close(conn)
+            return
+        conn.receive(data)
+        self.pump(conn)
+
+    def pump(self, conn: Connection) -> None:
+        """Serve what has been received, up to the first suspension."""
+        worker = self._worker
+        for _ in range(_PIPELINE_BATCH):
+            try:
+                found = conn.next_request(worker.now)
+            except ProtocolError as error:
+                coroutine = worker.refuse(conn, error)
+            else:
+                if found is None:
+                    self._wait_for_head(conn)
+                    return
+                coroutine = worker.serve_request(conn, found[0], found[1])
+            try:
+                coroutine.send(None)
+            except StopIteration:
+                if conn.closed:
+                    self._forget(conn)
+                    return
+                if not conn.pending:
+                    worker.rest(conn)
+                    return
+                continue
+            # It waits: from here on it is a task.
+            self._park_out(conn)
+            self._nursery.start_soon(self._task, conn, coroutine)
+            return
+        self._again.append(conn)
+
+    def _wait_for_head(self, conn: Connection) -> None:
+        if conn.idle:
+            self._worker.rest(conn)
+        elif conn.request is not None or conn.deadline == float("inf"):
+            conn.request = None
+            conn.deadline = (
+                self._worker.time + conn.endpoint.default.server.client_header_timeout
+            )
+
+    async def _task(self, conn: Connection, coroutine: Any) -> None:
+        request = conn.request
+        try:
+            with trio.CancelScope() as request.cancel_scope:
+                await resume_detached(coroutine)
+        except BaseException:
+            self._drop(conn)
+            raise
+        if conn.closed:
+            self._drop(conn)
+            return
+        self._parked[conn.fd] = conn
+        self._epoll.register(conn.fd, self._mask)
+        self._worker.tick()
+        if conn.pending:
+            self.pump(conn)
+        else:
+            self._worker.rest(conn)
+
+    def _park_out(self, conn: Connection) -> None:
+        if self._parked.pop(conn.fd, None) is not None:
+            try:
+                self._epoll.unregister(conn.fd)
+            except OSError:
+                pass  # closed already
+        conn.deadline = float("inf")
+
+    def _forget(self, conn: Connection) -> None:
+        self._parked.pop(conn.fd, None)
+        self._drop(conn)
+
+    def _drop(self, conn: Connection) -> None:
+        conn.close()
+        self._worker.disconnect(conn)
+
+    def close(self, conn: Connection) -> None:
+        """Close a parked connection."""
+        self._parked.pop(conn.fd, None)
+        self._drop(conn)
+
+    # ------------------------------------------------------------------- idle
+
+    def sweep(self, now: float) -> None:
+        """Close the connections whose deadline has passed."""
+        late = [conn for conn in self._parked.values() if conn.deadline <= now]
+        for conn in late:
+            self._worker.expired(conn)
+            self.close(conn)
+
+    def close_idle(self) -> None:
+        """Close the connections between two requests."""
+        for conn in [conn for conn in self._parked.values() if conn.idle]:
+            self.close(conn)
+
+    @property
+    def parked(self) -> int:
+        """How many connections have no task."""
+        return len(self._parked)
+
+

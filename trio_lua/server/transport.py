@@ -1,0 +1,189 @@
+"""The two ways bytes reach a client: a non-blocking socket, or any Trio stream.
+
+Everything above knows one interface, :class:`Transport`. ``send_nowait`` takes what the peer
+takes at once (a stream takes nothing then, all of it waits for :meth:`Transport.send`); the others wait. Errors of
+the peer end as :class:`Broken`, whatever the operating system called them.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Protocol
+
+import trio
+
+from trio_lua.errors import TrioLuaError
+
+__all__ = ["RECEIVE_SIZE", "Broken", "SocketTransport", "StreamTransport", "Transport"]
+
+RECEIVE_SIZE = 65536
+
+
+class Broken(TrioLuaError):
+    """The peer is gone."""
+
+
+class Transport(Protocol):
+    """A byte stream to a client."""
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """Number of bytes that were taken at once.
+
+        Raises:
+            Broken: The peer is gone.
+        """
+
+    async def send(self, data: bytes | memoryview) -> int:
+        """Wait until some bytes can be sent, send them and return their number.
+
+        Raises:
+            Broken: The peer is gone.
+        """
+
+    async def receive(self) -> bytes:
+        """Wait for bytes; b"" at the end of the stream.
+
+        Raises:
+            Broken: The peer is gone.
+        """
+
+    def send_eof(self) -> None:
+        """Say that nothing more will come, where the transport can say so without waiting."""
+
+    def close(self) -> None:
+        """Close now. Safe to call again."""
+
+    def addresses(self) -> tuple[bytes, bytes, bytes, bytes]:
+        """Peer address and port, own address and port, as text; "unix:" and "" for unix sockets."""
+
+    @property
+    def tls(self) -> bool:
+        """Whether the stream is encrypted."""
+
+
+def socket_addresses(sock: socket.socket) -> tuple[bytes, bytes, bytes, bytes]:
+    """The addresses of a socket in the form of :meth:`Transport.addresses`."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return b"unix:", b"", b"unix:", b""
+    try:
+        peer = sock.getpeername()
+        own = sock.getsockname()
+    except OSError:
+        return b"", b"", b"", b""
+    return (
+        peer[0].encode(),
+        str(peer[1]).encode(),
+        own[0].encode(),
+        str(own[1]).encode(),
+    )
+
+
+class SocketTransport:
+    """A non-blocking stream socket: tries first, waits second."""
+
+    __slots__ = ("_closed", "sock")
+
+    tls = False
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._closed = False
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        try:
+            return self.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            raise Broken(str(error)) from None
+
+    async def send(self, data: bytes | memoryview) -> int:
+        while True:
+            try:
+                await trio.lowlevel.wait_writable(self.sock)
+            except (trio.ClosedResourceError, OSError) as error:
+                raise Broken(str(error)) from None
+            sent = self.send_nowait(data)
+            if sent:
+                return sent
+
+    async def receive(self) -> bytes:
+        while True:
+            try:
+                return self.sock.recv(RECEIVE_SIZE)
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError as error:
+                raise Broken(str(error)) from None
+            try:
+                await trio.lowlevel.wait_readable(self.sock)
+            except (trio.ClosedResourceError, OSError, ValueError) as error:
+                raise Broken(str(error)) from None
+
+    def send_eof(self) -> None:
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            if self.sock.fileno() >= 0:
+                trio.lowlevel.notify_closing(self.sock)
+            self.sock.close()
+
+    def addresses(self) -> tuple[bytes, bytes, bytes, bytes]:
+        return socket_addresses(self.sock)
+
+
+class StreamTransport:
+    """Any Trio stream: TLS, memory streams, streams that an embedding program hands over."""
+
+    __slots__ = ("_addresses", "_closed", "_scope", "stream", "tls")
+
+    def __init__(self, stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
+        """Wrap a stream.
+
+        Args:
+            stream: The stream.
+            scope: Of the task that serves it; closing cancels it.
+        """
+        self.stream = stream
+        self.tls = isinstance(stream, trio.SSLStream)
+        self._scope = scope
+        self._closed = False
+        inner: object = stream
+        while isinstance(inner, trio.SSLStream):
+            inner = inner.transport_stream
+        raw = getattr(inner, "socket", None)
+        self._addresses = (
+            (b"unix:", b"", b"unix:", b"") if raw is None else socket_addresses(raw)
+        )
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        if self._closed:
+            raise Broken("closed")
+        return 0
+
+    async def send(self, data: bytes | memoryview) -> int:
+        try:
+            await self.stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise Broken(str(error)) from None
+        return len(data)
+
+    async def receive(self) -> bytes:
+        try:
+            return bytes(await self.stream.receive_some(RECEIVE_SIZE))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise Broken(str(error)) from None
+
+    def send_eof(self) -> None:
+        """Streams say so when they are closed."""
+
+    def close(self) -> None:
+        self._closed = True
+
+    def addresses(self) -> tuple[bytes, bytes, bytes, bytes]:
+        return self._addresses

@@ -1,0 +1,412 @@
+"""A worker: one VM, the connections it serves, and the two nurseries that own everything.
+
+The outer nursery is the worker's (the sweeper, later timers and IPC), the inner one the connections'. Stopping gracefully
+closes what is idle and waits for the inner one; being cancelled ends both at once.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import trio
+
+from trio_lua.api.runtime import NGINX_VERSION, Runtime
+from trio_lua.config.model import Config, Listen, Settings, Source, Template
+from trio_lua.config.variables import Variables
+from trio_lua.errors import LuaError, ProtocolError
+from trio_lua.log.error_log import ErrorLog, Log
+from trio_lua.log.files import LogFiles
+from trio_lua.lua.driver import detach
+from trio_lua.phases.access_log import AccessLogs
+from trio_lua.phases.engine import Engine
+from trio_lua.phases.plan import Plans
+from trio_lua.request.phase import Phase
+from trio_lua.request.state import Request
+from trio_lua.server.connection import Connection
+from trio_lua.server.listener import Endpoint
+from trio_lua.server.parked import ParkedDriver, supported
+from trio_lua.server.task import serve_stream
+from trio_lua.server.transport import Broken, Transport
+
+__all__ = ["Worker", "run_worker"]
+
+#: The sweeper's step, in seconds.
+_SWEEP = 0.5
+
+
+class Worker:
+    """One worker of a configuration.
+
+    Args:
+        config: What to serve.
+        error_log: The main error log.
+        product: What ``Server`` names.
+        recognise: Whether plain heads take the short way past h11.
+        parked: Whether plain sockets are served without a task each.
+        init: Whether to run ``init_by_lua*`` and ``init_worker_by_lua*``.
+
+    Attributes:
+        now: Seconds since the epoch, of the present turn.
+        time: The same on the run's clock.
+        quitting: Whether a graceful stop has begun.
+        addresses: What the listening sockets are bound to.
+
+    Raises:
+        ConfigError: A name, location or pattern of the configuration is not valid.
+        LuaError: ``init_by_lua*`` failed.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        error_log: Log,
+        product: str = f"nginx/{NGINX_VERSION}",
+        recognise: bool = True,
+        parked: bool = True,
+    ) -> None:
+        self.config = config
+        self._error_log = error_log
+        self._recognise = recognise
+        self._use_parked = parked and supported()
+        self._epoch = time.time() - trio.current_time()
+        self.time = trio.current_time()
+        self.now = self.time + self._epoch
+        self.quitting = False
+        self.addresses: list[Any] = []
+        self.streams: dict[Connection, trio.CancelScope] = {}
+        self._last_connection = 0
+        self._parked: ParkedDriver | None = None
+        self._nursery: trio.Nursery | None = None
+        self._drained = trio.Event()
+        self._files = LogFiles()
+        self._sinks: list[Log] = [error_log]
+        self._sink_numbers: dict[Any, int] = {}
+        self.runtime = Runtime(
+            config,
+            clock=self.clock,
+            sinks=self._sinks,
+            product=product,
+            document_root=lambda request: self.engine.document_root(request),
+            request_filename=lambda request: self.engine.request_filename(request),
+        )
+        self.connections = self.runtime.connections
+        http = config.http
+        plans = Plans(config, self.runtime, sink_of=self._sink_of, access_log=True)
+        logs = AccessLogs(
+            self.runtime,
+            http.log_formats,
+            prefix=config.prefix,
+            files=self._files,
+            compile_template=_template,
+        )
+        for server in plans.servers.values():
+            for plan in server.plans.values():
+                logs.open(plan.access_logs)
+        self.engine = Engine(self.runtime, logs)
+        self.plans = plans
+
+    # --------------------------------------------------------------- the clock
+
+    def clock(self) -> float:
+        """Seconds since the epoch, on the run's clock."""
+        return trio.current_time() + self._epoch
+
+    def tick(self) -> None:
+        """A new turn of the event loop: read the clock."""
+        self.time = trio.current_time()
+        self.now = self.time + self._epoch
+
+    # ----------------------------------------------------------------- logging
+
+    def _sink_of(self, settings: Settings) -> tuple[int, int]:
+        own = settings.error_log
+        if own is None:
+            return 0, self._error_log.level
+        number = self._sink_numbers.get(own)
+        if number is None:
+            log = ErrorLog(
+                own.file, own.level, prefix=self.config.prefix, files=self._files, clock=self.clock
+            )
+            number = self._sink_numbers[own] = len(self._sinks)
+            self._sinks.append(log)
+        return number, self._sinks[number].level
+
+    def log(self, level: int, message: bytes, conn: Connection | None = None) -> None:
+        """Write an error.log line that is not about a request."""
+        if level <= self._error_log.level:
+            if conn is not None:
+                message += b", client: " + conn.addresses()[0]
+            self._error_log.log(level, message, conn.id if conn is not None else 0)
+
+    def reopen_logs(self) -> None:
+        """Open the log files of this worker again by name."""
+        self._files.reopen(lambda message: self.log(1, message.encode()))
+
+    # ------------------------------------------------------------- connections
+
+    def endpoint(self, listen: Listen | None) -> Endpoint:
+        """The servers behind a ``listen``; None for those of the first one."""
+        tables = self.plans.tables
+        if listen is not None:
+            key = (listen.host, listen.port, listen.path)
+            if key in tables:
+                return Endpoint(tables[key], self.plans, recognise=self._recognise)
+        return Endpoint(next(iter(tables.values())), self.plans, recognise=self._recognise)
+
+    def has_room(self) -> bool:
+        """Whether ``worker_connections`` allows one more; logs when not."""
+        if len(self.connections) < self.config.worker_connections:
+            return True
+        self.log(2, b"%d worker_connections are not enough" % self.config.worker_connections)
+        return False
+
+    def connect(self, endpoint: Endpoint, transport: Transport) -> Connection:
+        """Take a new connection into the books."""
+        self._last_connection += 1
+        conn = Connection(self._last_connection, self.runtime, endpoint, transport)
+        self.connections[conn.id] = conn
+        return conn
+
+    def disconnect(self, conn: Connection) -> None:
+        """Take a connection out of the books."""
+        self.connections.pop(conn.id, None)
+        if self.quitting and not self.connections:
+            self._drained.set()
+
+    def rest(self, conn: Connection) -> None:
+        """A request has ended and the next one has not begun."""
+        request = conn.request
+        if request is None:
+            if conn.requests == 0:
+                return
+            timeout = conn.endpoint.default.outer.settings.keepalive_timeout
+        else:
+            timeout = request.plan.settings.keepalive_timeout
+            conn.request = None
+        conn.deadline = self.time + timeout
+
+    def expired(self, conn: Connection) -> None:
+        """A connection is closed because it was silent for too long."""
+        if not conn.idle or conn.requests == 0:
+            self.log(
+                7,
+                b"client timed out (110: Connection timed out) while waiting for request"
+                if conn.idle
+                else b"client timed out (110: Connection timed out) while reading client request headers",
+                conn,
+            )
+
+    # ---------------------------------------------------------------- requests
+
+    async def serve_request(self, conn: Connection, request: Request, uri: bytes) -> None:
+        """Serve a request and what it leaves to do on its connection.
+
+        The coroutine may run inline up to its first wait (:mod:`trio_lua.lua.driver`).
+        """
+        released = False
+        try:
+            released = await self.engine.handle(request, uri)
+        except trio.Cancelled:
+            conn.abort()
+            raise
+        except Exception:
+            self._crashed(conn, request)
+        finally:
+            if not released:
+                self.engine.release(request)
+        if released and request.keepalive and conn.settled:
+            return
+        await self._finish(conn, request)
+
+    async def refuse(self, conn: Connection, error: ProtocolError) -> None:
+        """Answer what is not a request, and close."""
+        inline = conn.request.inline if conn.request is not None else True
+        request = conn.bad_request(self.now)
+        request.inline = inline
+        request.log(7, str(error).encode() + b" while reading client request headers")
+        try:
+            await self.engine.refuse(request, error.status)
+        except trio.Cancelled:
+            conn.abort()
+            raise
+        except Exception:
+            self._crashed(conn, request)
+        finally:
+            self.engine.release(request)
+        await self._close(conn, request)
+
+    async def _finish(self, conn: Connection, request: Request) -> None:
+        if conn.closed:
+            return
+        if not await conn.drain():
+            conn.close()
+            return
+        if request.keepalive and not self.quitting:
+            if conn.body_complete or await conn.discard_body():
+                return
+        await self._close(conn, request)
+
+    async def _close(self, conn: Connection, request: Request) -> None:
+        """Close so that the client sees the response: linger while it is still sending."""
+        if conn.closed:
+            return
+        if not await conn.drain():
+            conn.close()
+            return
+        settings = request.plan.settings
+        if settings.lingering_close == "off" or (
+            conn.body_complete and not conn.pending and settings.lingering_close != "always"
+        ):
+            conn.close()
+            return
+        conn.transport.send_eof()
+        await detach(request)
+        with trio.move_on_after(settings.lingering_time):
+            while True:
+                with trio.move_on_after(settings.lingering_timeout) as waiting:
+                    try:
+                        if not await conn.transport.receive():
+                            break
+                    except Broken:
+                        break
+                if waiting.cancelled_caught:
+                    break
+        conn.close()
+
+    def _crashed(self, conn: Connection, request: Request) -> None:
+        """A defect of this package: the connection ends, the worker goes on."""
+        request.log(2, b"internal error: " + traceback.format_exc().encode())
+        conn.abort()
+
+    # ------------------------------------------------------------------- running
+
+    async def run(
+        self,
+        listeners: Sequence[tuple[Listen | None, Any]],
+        *,
+        task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until cancelled, or until :meth:`quit` and the end of the last request.
+
+        Args:
+            listeners: Listening sockets (plain, non-blocking) or Trio listeners, each with the ``listen``
+                it stands for; None means the configuration's first. They are closed at the end.
+            task_status: Receives the worker when it serves.
+        """
+        http = self.config.http
+        if http.init_by_lua is not None:
+            try:
+                self.runtime.run_init(http.init_by_lua, Phase.INIT)
+            except LuaError as error:
+                raise LuaError(f"init_by_lua error: {error.message}") from None
+        if http.lua_shared_globals:
+            self.runtime.vm.export("share_globals")()
+        try:
+            async with trio.open_nursery() as outer:
+                if http.init_worker_by_lua is not None:
+                    try:
+                        self.runtime.run_init(http.init_worker_by_lua, Phase.INIT_WORKER)
+                    except LuaError as error:
+                        self.log(4, f"init_worker_by_lua error: {error.message}".encode())
+                async with trio.open_nursery() as inner:
+                    self._nursery = inner
+                    self._start(outer, inner, listeners)
+                    task_status.started(self)
+                    await self._drained.wait()
+                outer.cancel_scope.cancel()
+        finally:
+            if http.exit_worker_by_lua is not None:
+                try:
+                    self.runtime.run_init(http.exit_worker_by_lua, Phase.EXIT_WORKER)
+                except LuaError as error:
+                    self.log(4, f"exit_worker_by_lua error: {error.message}".encode())
+            for _listen, listener in listeners:
+                if isinstance(listener, socket.socket):
+                    listener.close()
+            self._files.close()
+
+    def _start(
+        self,
+        outer: trio.Nursery,
+        inner: trio.Nursery,
+        listeners: Sequence[tuple[Listen | None, Any]],
+    ) -> None:
+        if self._use_parked:
+            self._parked = ParkedDriver(self, inner)
+        for listen, listener in listeners:
+            endpoint = self.endpoint(listen)
+            if isinstance(listener, socket.socket):
+                self.addresses.append(listener.getsockname())
+                if self._parked is not None:
+                    self._parked.listen(listener, endpoint)
+                    continue
+                listener = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+            elif isinstance(listener, trio.SocketListener):
+                self.addresses.append(listener.socket.getsockname())
+            outer.start_soon(self._serve_listener, listener, endpoint, inner)
+        if self._parked is not None:
+            outer.start_soon(self._parked.run)
+            outer.start_soon(self._sweep)
+
+    async def _serve_listener(
+        self, listener: Any, endpoint: Endpoint, nursery: trio.Nursery
+    ) -> None:
+        async def handler(stream: trio.abc.Stream) -> None:
+            if self.has_room():
+                await serve_stream(self, stream, endpoint)
+
+        with trio.CancelScope() as self._accepting:
+            await trio.serve_listeners(handler, [listener], handler_nursery=nursery)
+
+    async def serve_stream(self, stream: trio.abc.Stream, listen: Listen | None = None) -> None:
+        """Serve one connection over any stream; returns when it has ended."""
+        await serve_stream(self, stream, self.endpoint(listen))
+
+    async def _sweep(self) -> None:
+        assert self._parked is not None
+        while True:
+            await trio.sleep(_SWEEP)
+            self._parked.sweep(trio.current_time())
+
+    def quit(self) -> None:
+        """Stop gracefully: accept nothing, close what is idle, let running requests end."""
+        if self.quitting:
+            return
+        self.quitting = True
+        self.engine.quitting = True
+        if self._parked is not None:
+            self._parked.stop_listening()
+            self._parked.close_idle()
+        for conn, scope in list(self.streams.items()):
+            if conn.idle and conn.request is None:
+                scope.cancel()
+        if not self.connections:
+            self._drained.set()
+
+
+def _template(text: str) -> Template:
+    return Variables().template(text, Source("", 0))
+
+
+async def run_worker(
+    config: Config,
+    *,
+    listeners: list[tuple[Listen, socket.socket]],
+    error_log: Log,
+    task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED,
+    product: str = f"nginx/{NGINX_VERSION}",
+) -> None:
+    """Run a worker on listening sockets, which are its own to close.
+
+    Raises:
+        ConfigError: The configuration cannot be used.
+        LuaError: ``init_by_lua*`` failed.
+    """
+    worker = Worker(config, error_log=error_log, product=product)
+    await worker.run(listeners, task_status=task_status)
+
