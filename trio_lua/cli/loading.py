@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from trio_lua.errors import ConfigError
 
 __all__ = ["DEFAULT_LISTEN", "from_code", "from_conf", "from_script", "is_script", "one_line"]
@@ -11,12 +9,56 @@ __all__ = ["DEFAULT_LISTEN", "from_code", "from_conf", "from_script", "is_script
 #: Where an application without a configuration listens.
 DEFAULT_LISTEN = "127.0.0.1:8000"
 
-Warn = Callable[[str, str], None]
-
 
 def is_script(path: str) -> bool:
     """Whether a target is a Lua application rather than a configuration."""
     return path.endswith(".lua")
+
+
+def from_conf(path: str, *, prefix: str, directives: str = "") -> Config:
+    """The configuration in an nginx.conf.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    from trio_lua.config import nginx
+
+    return nginx.load(path, prefix=prefix, overrides=directives)
+
+
+def from_script(path: str, *, prefix: str, listens: tuple[Listen, ...]) -> Config:
+    """The configuration that serves every request by one Lua file, found anew on a reload.
+
+    ``require`` looks beside the file, in its folder ``lib`` and in the prefix first.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    if not os.access(path, os.R_OK):
+        reason = os.strerror(errno.EACCES if os.path.exists(path) else errno.ENOENT)
+        raise ConfigError(reason, path)
+    source = Source(path, 1)
+    handler = LuaCode("content_by_lua_file", source, path, path=Template(path, (path,)))
+    folder = os.path.dirname(path)
+    return _application(handler, prefix, listens, (f"{folder}/", f"{folder}/lib/", prefix))
+
+
+def from_code(code: str, *, prefix: str, listens: tuple[Listen, ...]) -> Config:
+    """The configuration that serves every request by a piece of Lua code."""
+    source = Source("command line", 1)
+    handler = LuaCode("content_by_lua_block", source, "command line", code=code)
+    return _application(handler, prefix, listens, (prefix,))
+
+
+def _application(
+    handler: LuaCode, prefix: str, listens: tuple[Listen, ...], folders: tuple[str, ...]
+) -> Config:
+    settings = Settings()
+    everything = Location(MatchKind.PREFIX, "/", settings, handler.source, content=handler)
+    outer = Location(MatchKind.SERVER, "", settings, handler.source, locations=(everything,))
+    server = Server(listens, (), outer, handler.source)
+    search = "".join(f"{f}?.lua;{f}?/init.lua;" for f in dict.fromkeys(folders))
+    return Config(http=Http(servers=(server,), lua_package_path=f"{search};"), prefix=prefix)
 
 
 def one_line(error: ConfigError) -> str:

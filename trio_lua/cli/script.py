@@ -102,6 +102,12 @@ def _write(data: bytes) -> None:
         view = view[os.write(1, view) :]
 
 
+def _default_runner() -> RunScript:
+    from trio_lua.server.script import run_script
+
+    return run_script
+
+
 def run(script: Script, *, log_level: str = "warn", run_script: RunScript | None = None) -> int:
     """Run a script; returns the exit status.
 
@@ -112,13 +118,11 @@ def run(script: Script, *, log_level: str = "warn", run_script: RunScript | None
 
     from trio_lua.process.cycle import leaves
 
-    if run_script is None:
-        from trio_lua.server.script import run_script
     error_log = ErrorLog(STDERR, log_level)
     try:
         return trio.run(
             partial(
-                run_script,
+                run_script or _default_runner(),
                 script.chunks,
                 arguments=script.arguments,
                 name=script.name,
