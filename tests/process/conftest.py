@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+import trio
 
 from trio_lua.log.error_log import NAMES
 
@@ -22,6 +26,17 @@ class Recorder:
 
     def close(self) -> None:
         self.closed = True
+
+
+@pytest.fixture
+def inline_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run threads' work in place: else "all tasks are blocked" would be a matter of timing."""
+
+    async def inline(function: Callable[..., Any], *args: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return function(*args)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", inline)
 
 
 @pytest.fixture

@@ -123,13 +123,7 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(log: Any, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    async def inline(function: Callable[..., Any], *args: Any) -> Any:
-        await trio.lowlevel.checkpoint()
-        return function(*args)
-
-    # a real thread would make "all tasks are blocked" a matter of timing
-    monkeypatch.setattr(trio.to_thread, "run_sync", inline)
+async def stage(log: Any, inline_threads: None) -> Stage:
     return Stage(log)
 
 

@@ -50,7 +50,9 @@ def test_changes_are_named_once(tmp_path: Path) -> None:
     assert state.changed() == [str(one)]
 
 
-async def test_watch(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+async def test_watch(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, inline_threads: None
+) -> None:
     path = tmp_path / "a.lua"
     touch(path)
     seen: list[list[str]] = []

@@ -117,7 +117,7 @@ local function headers_in(r)
     local srv = r.loc.server or NO_LOCATION
     local n
     n, h = parse_headers(r.raw, r.head_len, srv.underscores_in_headers, srv.ignore_invalid_headers == false)
-    h.n = n
+    h.n = n * 2
     r.hin = h
     return h
 end

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
+from trio_lua.config.model import (
+    Config,
+    Http,
+    Listen,
+    Location,
+    LuaCode,
+    MatchKind,
+    Server,
+    Settings,
+    Source,
+    Template,
+)
 from trio_lua.errors import ConfigError
 
 __all__ = ["DEFAULT_LISTEN", "from_code", "from_conf", "from_script", "is_script", "one_line"]

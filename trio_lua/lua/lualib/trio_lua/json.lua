@@ -294,6 +294,15 @@ local function skip(s, pos)
     return c, pos
 end
 
+-- LuaJIT reads no exponents beyond 65535; all these numbers are zero or infinite.
+local function clamp(exponent)
+    local mark, sign, digits = match(exponent, "^(.)([+-]?)0*(%d*)$")
+    if #digits > 4 then
+        digits = "9999"
+    end
+    return mark .. sign .. "0" .. digits
+end
+
 -- strtod for what starts at pos: value and the position behind it, or nil.
 local function slow_number(s, pos)
     local at = pos
@@ -309,17 +318,19 @@ local function slow_number(s, pos)
         local payload = select(2, find(s, "^%([%w_]*%)", at + 3))
         value, last = 0 / 0, payload or at + 2
     else
-        local digits = match(s, "^0[xX]%x+%.?%x*", at) or match(s, "^0[xX]%.%x+", at)
-        if digits then
-            digits = digits .. (match(s, "^[pP][+-]?%d+", at + #digits) or "")
+        local mantissa = match(s, "^0[xX]%x+%.?%x*", at) or match(s, "^0[xX]%.%x+", at)
+        local exponent
+        if mantissa then
+            exponent = match(s, "^[pP][+-]?%d+", at + #mantissa)
         else
-            digits = match(s, "^%d+%.?%d*", at) or match(s, "^%.%d+", at)
-            if not digits then
+            mantissa = match(s, "^%d+%.?%d*", at) or match(s, "^%.%d+", at)
+            if not mantissa then
                 return nil
             end
-            digits = digits .. (match(s, "^[eE][+-]?%d+", at + #digits) or "")
+            exponent = match(s, "^[eE][+-]?%d+", at + #mantissa)
         end
-        value, last = tonumber(digits), at + #digits - 1
+        last = at + #mantissa + #(exponent or "") - 1
+        value = tonumber(mantissa .. (exponent and clamp(exponent) or ""))
     end
     if sign == 45 then
         value = -value
@@ -347,8 +358,9 @@ local function not_json(s, pos)
     return word == "inf" or word == "nan"
 end
 
-local hex4 = function(s, pos)
-    return tonumber(match(s, "^%x%x%x%x", pos), 16)
+local function hex4(s, pos)
+    local digits = match(s, "^%x%x%x%x", pos)
+    return digits and tonumber(digits, 16)
 end
 
 local function utf8(code)
