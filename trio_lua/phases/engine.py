@@ -303,8 +303,6 @@ class Engine:
 
     def _text(self, request: Request, status: int, text: bytes) -> Step:
         """``return code text``."""
-        if status == 444:
-            return Status(444)
         kind = special.text_type(request, request.plan.settings)
         return self._respond(request, status, kind, text)
 
@@ -354,7 +352,9 @@ class Engine:
         return _NEXT
 
     async def _static(self, request: Request, plan: Plan) -> Step:
-        status = self._lua.get(request.id, b"err_status") or 200
+        lua = self._lua
+        status = lua.get(request.id, b"err_status") or 200
+        lua.put(request.id, b"conditional_done", True)
         outcome = await static.serve(
             request,
             plan.files,

@@ -17,6 +17,7 @@ from trio_lua.config.model import (
     Config,
     Location,
     LuaCode,
+    MatchKind,
     Server,
     Settings,
     Template,
@@ -179,7 +180,9 @@ class Plans:
             inner = getattr(instruction, "location", None)
             if inner is not None:
                 self._location(inner, server, parent)
-        return compile_program(location.rewrite)
+        return compile_program(
+            location.rewrite, server_level=location.kind is MatchKind.SERVER
+        )
 
     def _location(self, location: Location, server: ServerPlan, parent: Plan | None) -> Plan:
         self._count += 1

@@ -114,6 +114,7 @@ class Request:
     def match(self, pattern: str, subject: bytes, *, caseless: bool = False) -> bool:
         found = self.lua.regexes.match(pattern, subject, caseless)
         if found is None:
+            self.set_captures(())
             return False
         captures, names = found
         self.set_captures(captures)
