@@ -44,6 +44,7 @@ class Connection:
         deadline: When the sweeper may close it while it is idle or a head is incomplete
             (the worker's clock).
         closed: Nothing more can be received or sent.
+        reading_head: A part of a head has been received.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class Connection:
         "endpoint",
         "fd",
         "id",
+        "reading_head",
         "request",
         "requests",
         "runtime",
@@ -77,6 +79,7 @@ class Connection:
         self.request: Any = None
         self.deadline = math.inf
         self.closed = False
+        self.reading_head = False
         self.fd = -1
         self._inbuf = b""
         self._backlog: list[bytes | memoryview] | None = None

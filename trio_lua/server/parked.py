@@ -191,6 +191,7 @@ class ParkedDriver:
         """Serve what has been received, up to the first suspension."""
         worker = self._worker
         for _ in range(_PIPELINE_BATCH):
+            conn.request = None
             try:
                 found = conn.next_request(worker.now)
             except ProtocolError as error:
@@ -217,10 +218,11 @@ class ParkedDriver:
         self._again.append(conn)
 
     def _wait_for_head(self, conn: Connection) -> None:
+        """More of a head has to come; the time for all of it runs from its first byte."""
         if conn.idle:
             self._worker.rest(conn)
-        elif conn.request is not None or conn.deadline == float("inf"):
-            conn.request = None
+        elif not conn.reading_head:
+            conn.reading_head = True
             conn.deadline = (
                 self._worker.time + conn.endpoint.default.server.client_header_timeout
             )

@@ -181,6 +181,7 @@ class Worker:
     def rest(self, conn: Connection) -> None:
         """A request has ended and the next one has not begun."""
         request = conn.request
+        conn.reading_head = False
         if request is None:
             if conn.requests == 0:
                 return
