@@ -20,14 +20,15 @@ local error, next, pcall, select, tonumber, type = error, next, pcall, select, t
 local setmetatable, getinfo, getmetatable = setmetatable, debug.getinfo, debug.getmetatable
 local byte, char, find, format, lower, match, sub =
     string.byte, string.char, string.find, string.format, string.lower, string.match, string.sub
-local floor = math.floor
+local floor, min = math.floor, math.min
 local band, bor, lshift, rshift = bit.band, bit.bor, bit.lshift, bit.rshift
 local rawequal, rawget, tostring = rawequal, rawget, tostring
 
 local INT_MAX = 2147483647
 
--- Deeper than this lua-cjson runs out of C stack slots, and these functions out of Lua stack.
-local STACK_LIMIT = 2600
+-- What the settings cannot raise: lua-cjson runs out of C stack slots near these depths, and the
+-- functions below, which recurse, out of Lua stack behind them.
+local ENCODE_LIMIT, DECODE_LIMIT = 2000, 2600
 
 -- A light userdata that is no object's address; the buffer format's tag for 32-bit addresses.
 local empty_array = str_buf.decode("\4\1\0\0\0")
@@ -228,7 +229,7 @@ end
 
 function put_table(buf, cfg, t, depth)
     depth = depth + 1
-    if depth > cfg.encode_max_depth or depth > STACK_LIMIT then
+    if depth > cfg.encode_max_depth or depth > ENCODE_LIMIT then
         fail(cfg.encode, "Cannot serialise, excessive nesting (" .. depth .. ")")
     end
 
@@ -629,7 +630,7 @@ end
 
 local function decode_with(cfg, s)
     public, lenient, with_mt = cfg.decode, cfg.invalid_in, cfg.array_mt
-    max_depth = cfg.decode_max_depth < STACK_LIMIT and cfg.decode_max_depth or STACK_LIMIT
+    max_depth = min(cfg.decode_max_depth, DECODE_LIMIT)
     local nul = find(s, "\0", 1, true)
     if nul then
         if nul <= 2 and #s >= 2 then
