@@ -15,7 +15,7 @@ from trio_lua.errors import ProtocolError
 __all__ = ["ChunkedDecoder"]
 
 # Sixteen digits hold every 64-bit size; what is too large for off_t is refused by value.
-_size_line = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_size_line = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*|[ \t]*)")
 _trailer_line = re.compile(
     rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+:[ \t]*(?:[^\x00\s]+(?:[ \t]+[^\x00\s]+)*)?[ \t]*"
 )

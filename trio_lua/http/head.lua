@@ -81,7 +81,8 @@ local name_bytes = {}
 -- "if-match" and "if-range" share length and first letter: chained by `next_kind`.
 local next_kind = {}
 for index, name in ipairs(names) do
-    name_bytes[index] = ffi.new("uint8_t[?]", #name, name)
+    -- One more than the name: a string's NUL is copied, too, and a "[?]" array does not stop it.
+    name_bytes[index] = ffi.new("uint8_t[?]", #name + 1, name)
     local slot = #name * 128 + byte(name)
     next_kind[index] = kind_of[slot]
     kind_of[slot] = index
