@@ -74,7 +74,11 @@ function ngx.exec(...)
     if kind == "number" then
         args = tostring(args)
     elseif kind == "table" then
-        args = rt.encode_args(args)
+        local text, err = rt.encode_args(args)
+        if not text then
+            error(err, 2)
+        end
+        args = text
     elseif args ~= nil and kind ~= "string" then
         error("bad argument #2 to 'exec' (string, number, or table expected, but got " .. kind .. ")", 2)
     end

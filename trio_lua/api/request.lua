@@ -423,27 +423,22 @@ function req.get_uri_args(max, tab)
         end
         return tab or {}
     end
-    return rt.decode_args(args, max == nil and 100 or max, tab)
-end
-
-local function escape_args(s)
-    if find(s, "[%z\1-\32\127-\255]") then
-        s = gsub(s, "[%z\1-\32\127-\255]", function(c)
-            return format("%%%02X", byte(c))
-        end)
-    end
-    return s
+    return rt.uri_args(args, max, tab)
 end
 
 function req.set_uri_args(args)
     local r = request()
     local kind = type(args)
     if kind == "string" then
-        r.args = escape_args(args)
+        r.args = rt.escape_args(args)
     elseif kind == "number" then
         r.args = tostring(args)
     elseif kind == "table" then
-        r.args = rt.encode_args(args)
+        local text, err = rt.encode_args(args)
+        if not text then
+            error(err, 2)
+        end
+        r.args = text
     else
         error("string, number, or table expected, but got " .. (args == nil and "nil" or kind), 2)
     end

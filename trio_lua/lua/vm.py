@@ -17,6 +17,8 @@ request, ``S.th`` the current light thread).
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -39,6 +41,20 @@ def _import_lupa() -> Any:
 
 _lupa = _import_lupa()
 
+
+def _pin_libraries() -> None:
+    """Load the C libraries that Lua code finds through ``ffi.C``, as it does inside nginx.
+
+    They are never unloaded: LuaJIT closes the libraries of a VM before it runs the finalizers of objects
+    that they made.
+    """
+    for name in ("libpcre2-8.so.0", "libpcre2-8.so", "libpcre2-8.dylib", "libcrypto.so.3", "libcrypto.so"):
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
+
+
+_pin_libraries()
+
 PRELUDE = Path(__file__).parent / "prelude"
 LUALIB = Path(__file__).parent / "lualib"
 
@@ -50,6 +66,12 @@ local load, error, xpcall, traceback = loadstring, error, xpcall, debug.tracebac
 local function set(name, value) rt[name] = value end
 local function set_call(name, fn) rt.py[name] = fn end
 local function get(name) return rt.export[name] end
+local function close()
+    for _, t in ipairs { rt.py, rt.export, rt } do
+        for name in pairs(t) do t[name] = nil end
+    end
+    collectgarbage()
+end
 local function run(code, chunk)
     local fn, err = load(code, chunk)
     if not fn then return false, err, "" end
@@ -61,7 +83,7 @@ local function run(code, chunk)
     if ok then return true end
     return false, tostring(err), trace or ""
 end
-return set, set_call, get, run
+return set, set_call, get, run, close
 """
 
 
@@ -98,7 +120,7 @@ class VM:
             register_builtins=False,
             attribute_filter=_deny,
         )
-        self._set, self._set_call, self._get, self._run = self._lua.execute(_BOOT)
+        self._set, self._set_call, self._get, self._run, self._close = self._lua.execute(_BOOT)
         self._set(b"lualib", str(LUALIB).encode())
         for name, value in (values or {}).items():
             self.set(name, value)
@@ -108,6 +130,13 @@ class VM:
             self.load_file(path)
         for path in files:
             self.load_file(path)
+
+    def close(self) -> None:
+        """Let go of the Python functions, so that the VM can be freed; it cannot be used after that.
+
+        References between Lua and Python are invisible to Python's garbage collector.
+        """
+        self._close()
 
     def set(self, name: str, value: Any) -> None:
         """Set ``rt[name]``; mappings and sequences become Lua tables."""

@@ -153,14 +153,20 @@ class ParkedDriver:
             if not worker.has_room():
                 client.close()
                 continue
-            client.setblocking(False)
             if client.family != getattr(socket, "AF_UNIX", None):
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            conn = worker.connect(endpoint, SocketTransport(client))
-            conn.fd = client.fileno()
-            conn.deadline = worker.time + endpoint.default.server.client_header_timeout
-            self._parked[conn.fd] = conn
-            self._epoll.register(conn.fd, self._mask)
+            self.adopt(client, endpoint)
+
+    def adopt(self, client: socket.socket, endpoint: Endpoint) -> Connection:
+        """Serve a connected stream socket, which is this driver's own from now on."""
+        worker = self._worker
+        client.setblocking(False)
+        conn = worker.connect(endpoint, SocketTransport(client))
+        conn.fd = client.fileno()
+        conn.deadline = worker.time + endpoint.default.server.client_header_timeout
+        self._parked[conn.fd] = conn
+        self._epoll.register(conn.fd, self._mask)
+        return conn
 
     async def _accept_later(self, sock: socket.socket, endpoint: Endpoint) -> None:
         await trio.sleep(_EXHAUSTED_PAUSE)

@@ -368,6 +368,15 @@ class Worker:
         """Serve one connection over any stream; returns when it has ended."""
         await serve_stream(self, stream, self.endpoint(listen))
 
+    def serve_socket(self, sock: socket.socket, listen: Listen | None = None) -> None:
+        """Serve a connected stream socket, which is the worker's own from now on."""
+        if self._parked is not None:
+            self._parked.adopt(sock, self.endpoint(listen))
+            return
+        assert self._nursery is not None
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self._nursery.start_soon(serve_stream, self, stream, self.endpoint(listen))
+
     async def _sweep(self) -> None:
         assert self._parked is not None
         while True:

@@ -228,3 +228,15 @@ coroutine._create, coroutine._resume, coroutine._yield = raw_create, raw_resume,
 coroutine._wrap, coroutine._status = raw_wrap, raw_status
 coroutine.create, coroutine.resume, coroutine.yield = co_create, co_resume, co_yield
 coroutine.wrap, coroutine.status = co_wrap, co_status
+
+-- Requests and threads that are alive: what a leak check looks at.
+function rt.export.live()
+    local n_requests, n_threads = 0, 0
+    for _ in pairs(rt.requests) do
+        n_requests = n_requests + 1
+    end
+    for _ in pairs(threads) do
+        n_threads = n_threads + 1
+    end
+    return n_requests, n_threads
+end

@@ -1,0 +1,216 @@
+"""A worker without sockets of its own, and clients that speak to it in raw bytes.
+
+Every test of a connection runs on both drivers: parked sockets (a socket pair) and a task per stream (memory
+streams).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from trio_lua.config.model import (
+    Config,
+    Http,
+    Listen,
+    Location,
+    LuaCode,
+    MatchKind,
+    Server,
+    Settings,
+    Source,
+    Template,
+)
+from trio_lua.server.worker import Worker
+
+SOURCE = Source("nginx.conf", 1)
+
+
+class MemoryLog:
+    """An error log that a test can read."""
+
+    level = 8
+
+    def __init__(self) -> None:
+        self.records: list[tuple[int, str]] = []
+
+    def log(self, level: int, message: bytes, connection: int = 0) -> None:
+        self.records.append((level, message.decode("utf-8", "replace")))
+
+    def reopen(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def text(self, level: int = 8) -> str:
+        return "\n".join(text for number, text in self.records if number <= level)
+
+
+def literal(text: str) -> Template:
+    return Template(text, (text,) if text else ())
+
+
+def code(text: str, directive: str = "content_by_lua_block") -> LuaCode:
+    name = directive.removesuffix("_block")
+    return LuaCode(directive, SOURCE, f"{name}(nginx.conf:1)", code=text)
+
+
+def location(
+    path: str, content: str | None = None, settings: Settings | None = None, **fields: Any
+) -> Location:
+    kind = fields.pop("kind", MatchKind.PREFIX)
+    return Location(
+        kind=kind,
+        path=path,
+        settings=settings or Settings(),
+        source=SOURCE,
+        content=None if content is None else code(content),
+        **fields,
+    )
+
+
+def config(
+    locations: Iterable[Location], *, settings: Settings | None = None, **server: Any
+) -> Config:
+    outer = Location(
+        kind=MatchKind.SERVER,
+        path="",
+        settings=settings or Settings(),
+        source=SOURCE,
+        locations=tuple(locations),
+    )
+    one = Server(
+        listens=(Listen("127.0.0.1", 80),), names=("",), location=outer, source=SOURCE, **server
+    )
+    return Config(http=Http(servers=(one,)))
+
+
+class Client:
+    """The other end of a connection."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        self.stream = stream
+        self._buffer = b""
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def _more(self) -> bool:
+        try:
+            data = await self.stream.receive_some(65536)
+        except trio.BrokenResourceError:
+            return False
+        self._buffer += bytes(data)
+        return bool(data)
+
+    async def response(self, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+        """Read one response: status, headers in lower case, body."""
+        while b"\r\n\r\n" not in self._buffer:
+            assert await self._more(), f"closed in a head: {self._buffer!r}"
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        match = re.fullmatch(r"HTTP/1\.1 (\d{3}) .*", lines[0])
+        assert match, lines[0]
+        status = int(match[1])
+        headers = {}
+        for line in lines[1:]:
+            name, value = line.split(": ", 1)
+            headers[name.lower()] = value
+        if method == "HEAD" or status in (204, 304) or status < 200:
+            return status, headers, b""
+        if "content-length" in headers:
+            length = int(headers["content-length"])
+            while len(self._buffer) < length:
+                assert await self._more(), "closed in a body"
+            body, self._buffer = self._buffer[:length], self._buffer[length:]
+        elif headers.get("transfer-encoding") == "chunked":
+            body = b""
+            while True:
+                while b"\r\n" not in self._buffer:
+                    assert await self._more(), "closed in a chunk"
+                size, _, self._buffer = self._buffer.partition(b"\r\n")
+                length = int(size, 16)
+                while len(self._buffer) < length + 2:
+                    assert await self._more(), "closed in a chunk"
+                body += self._buffer[:length]
+                self._buffer = self._buffer[length + 2 :]
+                if not length:
+                    break
+        else:
+            body = await self.rest()
+        return status, headers, body
+
+    async def get(self, path: str, *lines: str) -> tuple[int, dict[str, str], bytes]:
+        head = "".join(f"{line}\r\n" for line in lines)
+        await self.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n".encode())
+        return await self.response()
+
+    async def rest(self) -> bytes:
+        """Everything up to the end of the stream."""
+        while await self._more():
+            pass
+        data, self._buffer = self._buffer, b""
+        return data
+
+    async def aclose(self) -> None:
+        await trio.aclose_forcefully(self.stream)
+
+
+class Running:
+    """A worker that serves, and its log."""
+
+    def __init__(self, worker: Worker, log: MemoryLog, parked: bool) -> None:
+        self.worker = worker
+        self.log = log
+        self._parked = parked
+        self.clients: list[Client] = []
+
+    async def connect(self) -> Client:
+        if self._parked:
+            ours, theirs = socket.socketpair()
+            self.worker.serve_socket(theirs)
+            stream: Any = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        else:
+            stream, theirs_stream = trio.testing.memory_stream_pair()
+            assert self.worker._nursery is not None
+            self.worker._nursery.start_soon(self.worker.serve_stream, theirs_stream)
+        client = Client(stream)
+        self.clients.append(client)
+        return client
+
+    def assert_nothing_left(self) -> None:
+        runtime = self.worker.runtime
+        assert runtime.vm.export("live")() == (0, 0)
+        assert not self.worker.connections
+
+
+@pytest.fixture(params=["parked", "task"])
+def serve(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """``async with serve(config) as running``; leaves nothing behind, or fails."""
+    parked = request.param == "parked"
+
+    @contextlib.asynccontextmanager
+    async def open_worker(conf: Config, **options: Any) -> AsyncIterator[Running]:
+        log = MemoryLog()
+        async with trio.open_nursery() as nursery:
+            worker = Worker(conf, error_log=log, parked=parked, **options)
+            await nursery.start(worker.run, [])
+            running = Running(worker, log, parked)
+            with trio.fail_after(30):
+                yield running
+                for client in running.clients:
+                    await client.aclose()
+                for _ in range(50):
+                    if not worker.connections:
+                        break
+                    await trio.testing.wait_all_tasks_blocked()
+            running.assert_nothing_left()
+            nursery.cancel_scope.cancel()
+
+    return open_worker
