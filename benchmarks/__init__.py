@@ -1,0 +1,1 @@
+"""trio_lua side by side with other servers: ``python -m benchmarks`` (see README.md)."""
