@@ -109,3 +109,16 @@ def test_other_errors_pass(capsys: pytest.CaptureFixture[str]) -> None:
 
     with pytest.raises(TrioLuaError, match="no VM"):
         run(Script(()), run_script=runner)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_interrupt(capsys: pytest.CaptureFixture[str], grouped: bool) -> None:
+    async def runner(*_args: Any, **_options: Any) -> int:
+        await trio.lowlevel.checkpoint()
+        if not grouped:
+            raise KeyboardInterrupt
+        async with trio.open_nursery():
+            raise KeyboardInterrupt
+
+    assert run(Script(()), run_script=runner) == 130
+    assert capsys.readouterr().err == ""

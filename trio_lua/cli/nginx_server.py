@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from trio_lua import __version__
+from trio_lua.cli.loading import from_conf
 from trio_lua.cli.nginx import DEFAULT_CONF, DEFAULT_ERROR_LOG, NGINX_VERSION
 from trio_lua.errors import ConfigError, TrioLuaError
 from trio_lua.log.error_log import ALERT, EMERG, ERROR, NOTICE, ErrorLog
@@ -53,9 +54,7 @@ class _Command:
             self.log = ErrorLog(STDERR, level, console=_CONSOLE)
 
     def load(self) -> Config:
-        from trio_lua.config import nginx
-
-        return nginx.load(self.conf, prefix=self.prefix, directives=self.options.directives)
+        return from_conf(self.conf, prefix=self.prefix, directives=self.options.directives)
 
 
 def run(options: Options) -> int:
@@ -71,6 +70,11 @@ def run(options: Options) -> int:
         status = 1
     except KeyboardInterrupt:
         status = 130
+    except Exception as exc:
+        from trio_lua.process.cycle import report
+
+        report(command.log, exc)
+        status = 1
     finally:
         command.log.close()
     if status and options.test:

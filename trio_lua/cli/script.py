@@ -132,7 +132,9 @@ def run(script: Script, *, log_level: str = "warn", run_script: RunScript | None
                 error_log=error_log,
             )
         )
-    except Exception as exc:
+    except BaseException as exc:
+        if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(exc)):
+            return 130
         errors = [leaf for leaf in leaves(exc) if isinstance(leaf, LuaError)]
         if not errors:
             raise
