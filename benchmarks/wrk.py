@@ -12,7 +12,7 @@ from benchmarks.cases import Case
 __all__ = ["Figures", "Wrk"]
 
 _SUMMARY = re.compile(r"(\d+) requests in ([\d.]+)(us|ms|s|m)")
-_PERCENTILE = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)$", re.MULTILINE)
+_PERCENTILE = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)\b", re.MULTILINE)
 _SOCKET_ERRORS = re.compile(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)")
 _STATUS_ERRORS = re.compile(r"Non-2xx or 3xx responses: (\d+)")
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
