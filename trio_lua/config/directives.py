@@ -16,18 +16,19 @@ a program that embeds the server adds its own with :meth:`DirectiveTable.registe
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, NoReturn, Sequence, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import ConfigError
-from . import units
-from .model import Source, Template
-from .syntax import Statement, fail
+from trio_lua.config import units
+from trio_lua.config.model import Source, Template
+from trio_lua.config.syntax import Statement, fail
+from trio_lua.errors import ConfigError
 
 if TYPE_CHECKING:
-    from .blocks import Block, Build
+    from trio_lua.config.blocks import Block, Build
 
 
 class Context(IntFlag):
@@ -99,8 +100,8 @@ Setter = Callable[["Use"], None]
 class Directive:
     """One row of the table.
 
-    ``form`` is what ends the directive: ";" for a simple one, "{" for a block, "lua" for a Lua
-    block.
+    ``form`` is what ends the directive: ";" for a simple one, "{" for a block (of directives or of
+    Lua code), "any" when the setter refuses it anyway.
     """
 
     name: str
@@ -111,15 +112,15 @@ class Directive:
 
 
 _F = TypeVar("_F", bound=Setter)
+_T = TypeVar("_T")
 
 
 class DirectiveTable:
     """Directives by name. A name may have several rows, for different contexts."""
 
-    def __init__(self, rows: Iterable[Directive] = ()) -> None:
+    def __init__(self) -> None:
         self._rows: dict[str, list[Directive]] = {}
-        for row in rows:
-            self.register(row)
+        self._families: dict[str, Setter] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._rows
@@ -130,7 +131,19 @@ class DirectiveTable:
 
     def copy(self) -> DirectiveTable:
         """A table of its own, to be extended without touching this one."""
-        return DirectiveTable(self)
+        table = DirectiveTable()
+        table.update(self)
+        return table
+
+    def update(self, other: DirectiveTable) -> None:
+        """Adds all of another table."""
+        for row in other:
+            self.register(row)
+        self._families.update(other._families)
+
+    def register_family(self, prefix: str, setter: Setter) -> None:
+        """Adds every directive whose name begins so and that has no row of its own."""
+        self._families[prefix] = setter
 
     def register(self, row: Directive) -> None:
         """Adds a directive; rows of the same name must not share a context."""
@@ -157,8 +170,8 @@ class DirectiveTable:
             ConfigError: Unknown, misplaced, wrongly ended, or too few or many words.
         """
         name = statement.words[0]
-        rows = self._rows.get(name)
-        if rows is None:
+        rows = self._rows.get(name) or self._family(name)
+        if not rows:
             raise fail(
                 f'unknown directive "{name}"', statement.source, self._suggest(name, context)
             )
@@ -171,7 +184,7 @@ class DirectiveTable:
             )
         if row.form == ";" and statement.end != ";":
             raise fail(f'directive "{name}" is not terminated by ";"', statement.source)
-        if row.form != ";" and statement.end == ";":
+        if row.form == "{" and statement.end == ";":
             raise fail(f'directive "{name}" has no opening "{{"', statement.source)
         if not row.arity.accepts(len(statement.words) - 1):
             raise fail(
@@ -180,6 +193,13 @@ class DirectiveTable:
                 f'"{name}" takes {row.arity}',
             )
         return row
+
+    def _family(self, name: str) -> list[Directive]:
+        return [
+            Directive(name, Context.ANY, takes(0, None), setter, "any")
+            for prefix, setter in self._families.items()
+            if name.startswith(prefix)
+        ]
 
     def places(self, name: str) -> str:
         """Where a directive may stand, as a hint."""
@@ -268,8 +288,8 @@ class Use:
         return word
 
     def _parsed(
-        self, parse: Callable[[str], Any], text: str, complaint: str = "invalid value"
-    ) -> Any:
+        self, parse: Callable[[str], _T], text: str, complaint: str = "invalid value"
+    ) -> _T:
         try:
             return parse(text)
         except ValueError:
@@ -289,27 +309,27 @@ class Use:
 
     def read(self, inner: Block) -> None:
         """Reads this directive's own block into ``inner``."""
-        interpret(self.rest, inner, self.source)
+        with self.build.deeper(self.source):
+            interpret(self.rest, inner, inside=True)
 
     def entries(self) -> Iterator[tuple[Sequence[str], Source]]:
         """The lines of a block that holds no directives, such as ``types``; ``include`` is followed."""
-        yield from _entries(self.rest, self)
+        return _entries(self.rest, self.build, inside=True)
 
 
-def interpret(statements: Iterator[Statement], block: Block, opened: Source | None = None) -> None:
-    """Applies statements to a block, up to its closing brace.
+def interpret(statements: Iterator[Statement], block: Block, *, inside: bool = False) -> None:
+    """Applies statements to a block.
 
     Args:
-        opened: Where the block was opened; None for the outermost text of a file, which ends with
-            the text and not with a brace.
+        inside: The statements go on until the block's closing brace; otherwise until the end of
+            the file.
     """
     build = block.build
     find = build.table.find
     context = block.context
     for statement in statements:
-        if statement.end == "}":
-            if opened is None:
-                raise fail('unexpected "}"', statement.source)
+        if not statement.words:
+            _check_end(statement, inside)
             return
         row = find(statement, context)
         row.setter(
@@ -323,17 +343,14 @@ def interpret(statements: Iterator[Statement], block: Block, opened: Source | No
                 statements,
             )
         )
-    if opened is not None:
-        raise fail('unexpected end of file, expecting "}"', build.end_of_file)
 
 
 def _entries(
-    statements: Iterator[Statement], use: Use, *, outermost: bool = False
+    statements: Iterator[Statement], build: Build, *, inside: bool
 ) -> Iterator[tuple[Sequence[str], Source]]:
     for statement in statements:
-        if statement.end == "}":
-            if outermost:
-                raise fail('unexpected "}"', statement.source)
+        if not statement.words:
+            _check_end(statement, inside)
             return
         if statement.end != ";":
             raise fail('unexpected "{"', statement.source)
@@ -342,15 +359,23 @@ def _entries(
         elif len(statement.words) != 2:
             raise fail('invalid number of arguments in "include" directive', statement.source)
         else:
-            for included in use.build.include(statement.words[1], statement.source):
-                yield from _entries(included, use, outermost=True)
-    if not outermost:
-        raise fail('unexpected end of file, expecting "}"', use.build.end_of_file)
+            for included in build.include(statement.words[1], statement.source):
+                yield from _entries(included, build, inside=False)
 
 
-@lru_cache(maxsize=None)
+def _check_end(statement: Statement, inside: bool) -> None:
+    if statement.end == "}" and not inside:
+        raise fail('unexpected "}"', statement.source)
+    if statement.end != "}" and inside:
+        raise fail('unexpected end of file, expecting "}"', statement.source)
+
+
+@cache
 def default_table() -> DirectiveTable:
     """Every directive this package knows. Shared: :meth:`~DirectiveTable.copy` it to extend it."""
-    from .families import FAMILIES
+    from trio_lua.config.families import FAMILIES
 
-    return DirectiveTable(row for family in FAMILIES for row in family)
+    table = DirectiveTable()
+    for family in FAMILIES:
+        table.update(family)
+    return table

@@ -12,7 +12,7 @@ block unknowable is an error here.
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from crossplane.errors import NgxParserSyntaxError
 from crossplane.lexer import register_external_lexer

@@ -12,10 +12,11 @@ is a :class:`Template` and is evaluated per request.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, Mapping, Union
+from typing import Any, Union
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Template:
     """
 
     raw: str
-    parts: tuple[Union[str, "Var"], ...]
+    parts: tuple[Union[str, Var], ...]
 
     @property
     def literal(self) -> str | None:
@@ -150,7 +151,7 @@ class If:
     """
 
     condition: Condition
-    location: "Location"
+    location: Location
     source: Source
 
 
@@ -257,19 +258,24 @@ class Settings:
     msie_padding: bool = True
     log_not_found: bool = True
     log_subrequest: bool = False
+    rewrite_log: bool = False
+    uninitialized_variable_warn: bool = True
     satisfy: str = "all"
     access_rules: tuple[tuple[bool, str], ...] = ()  # (allow?, "all" | cidr | "unix:")
     sendfile: bool = False
     limit_rate: Template | None = None
+    limit_rate_after: Template | None = None
 
     # request bodies and connections
     client_max_body_size: int = 1 << 20  # 0: no limit
     client_body_buffer_size: int = 16384
     client_body_temp_path: str = "client_body_temp"
     client_body_in_file_only: str = "off"  # off | on | clean
+    client_body_in_single_buffer: bool = False
     client_body_timeout: float = 60.0
     keepalive_timeout: float = 75.0
     keepalive_header: int | None = None
+    keepalive_time: float = 3600.0
     keepalive_requests: int = 1000
     keepalive_disable: tuple[str, ...] = ("msie6",)
     lingering_close: str = "on"  # off | on | always
@@ -326,7 +332,7 @@ class Location:
     source: Source
     content: LuaCode | None = None  # content_by_lua*
     rewrite: tuple[Instruction, ...] = ()
-    locations: tuple["Location", ...] = ()
+    locations: tuple[Location, ...] = ()
     internal: bool = False
     alias: Template | None = None
     try_files: TryFiles | None = None
@@ -347,6 +353,12 @@ class Listen:
     backlog: int = 511
     deferred: bool = False
     source: Source = Source("", 0)
+    fastopen: int | None = None
+    rcvbuf: int | None = None
+    sndbuf: int | None = None
+    so_keepalive: str | None = (
+        None  # "on", "off" or "idle:interval:count"; None: as the system has it
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,8 +397,10 @@ class Http:
     lua_regex_match_limit: int = 0
     lua_max_pending_timers: int = 1024
     lua_max_running_timers: int = 256
+    lua_worker_thread_vm_pool_size: int = 10
     rewrite_by_lua_no_postpone: bool = False
     access_by_lua_no_postpone: bool = False
+    precontent_by_lua_no_postpone: bool = False
     lua_capture_error_log: int | None = None
     log_formats: Mapping[str, LogFormat] = field(default_factory=lambda: MappingProxyType({}))
     #: Names declared by ``set`` (and regex captures by name): assignable from Lua.
@@ -412,3 +426,6 @@ class Config:
     error_logs: tuple[ErrorLog, ...] = ()
     user: str | None = None
     env: tuple[tuple[str, str | None], ...] = ()
+    working_directory: str | None = None
+    #: What was noticed but stops nothing, each beginning with its level: ``[warn] ...``.
+    warnings: tuple[str, ...] = ()

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator
 
 from crossplane.errors import NgxParserBaseException
 from crossplane.lexer import _lex_file_object
 
-from ..errors import ConfigError
-from . import lua_lexer
-from .model import Source
+from trio_lua.config import lua_lexer
+from trio_lua.config.model import Source
+from trio_lua.errors import ConfigError
 
 #: The file of text given as ``-g``; nginx says "in command line" instead of a place.
 COMMAND_LINE = "command line"
@@ -30,10 +30,11 @@ COMMAND_LINE = "command line"
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """``name word ... ;`` or ``name word ... {`` or a lone ``}``.
+    """``name word ... ;`` or ``name word ... {`` or a lone ``}``, or the end of the file.
 
-    ``end`` is ";", "{" or "}", or "lua" for a Lua block, whose code is then ``code``. The line of
-    ``source`` is the one ``end`` is on (of a Lua block: the opening brace).
+    ``end`` is ";", "{", "}" or "" (the end of the file), or "lua" for a Lua block, whose code is
+    then ``code``. The line of ``source`` is the one ``end`` is on (of a Lua block: the opening
+    brace).
     """
 
     words: tuple[str, ...]
@@ -93,7 +94,8 @@ class _Lines:
 def statements(text: str, file: str) -> Iterator[Statement]:
     """Reads a text statement by statement.
 
-    Braces are not matched here: the caller knows whether a ``}`` has something to close.
+    Braces are not matched here: the caller knows whether a ``}`` has something to close, and
+    whether the text may end (which is the last statement, with ``end`` "").
 
     Raises:
         ConfigError: At the point where the text stops making sense.
@@ -154,6 +156,7 @@ def statements(text: str, file: str) -> Iterator[Statement]:
         if command_line:
             raise fail('unexpected end of parameter, expecting ";"', end)
         raise fail('unexpected end of file, expecting ";" or "}"', end)
+    yield Statement((), "", source(len(text)))
 
 
 def _adjoining_block(feed: _Feed, place: Source, drift: int) -> tuple[str, int]:

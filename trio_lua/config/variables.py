@@ -9,12 +9,10 @@ from __future__ import annotations
 import re
 from typing import Union
 
-from .model import Source, Template, Var
-from .syntax import fail
+from trio_lua.config.model import Source, Template, Var
+from trio_lua.config.syntax import fail
 
-#: Variables that exist in every configuration.
-BUILTIN = frozenset(
-    """
+_BUILTIN = """
     args binary_remote_addr body_bytes_sent bytes_sent connection connection_requests
     connection_time content_length content_type document_root document_uri host hostname http_cookie
     http_host http_referer http_user_agent http_via http_x_forwarded_for https is_args limit_rate msec
@@ -36,8 +34,10 @@ BUILTIN = frozenset(
     proxy_add_x_forwarded_for proxy_host proxy_port upstream_addr upstream_bytes_received
     upstream_bytes_sent upstream_cache_status upstream_connect_time upstream_header_time
     upstream_response_length upstream_response_time upstream_status
-    """.split()
-)
+"""
+
+#: Variables that exist in every configuration.
+BUILTIN = frozenset(_BUILTIN.split())
 
 #: Beginnings of names that stand for a family: ``$arg_x`` is the argument "x".
 PREFIXES = (

@@ -1,0 +1,27 @@
+"""The directives, by subject: each module has a ``TABLE`` of its own."""
+
+from __future__ import annotations
+
+from trio_lua.config.families import (
+    http,
+    later,
+    location,
+    logs,
+    lua,
+    main,
+    rewrite,
+    server,
+)
+
+__all__ = ["FAMILIES"]
+
+FAMILIES = (
+    main.TABLE,
+    http.TABLE,
+    server.TABLE,
+    location.TABLE,
+    rewrite.TABLE,
+    logs.TABLE,
+    lua.TABLE,
+    later.TABLE,
+)

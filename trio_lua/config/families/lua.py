@@ -1,0 +1,176 @@
+"""The directives of the Lua module."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+from trio_lua.config.blocks import LocationBlock
+from trio_lua.config.directives import Context, Directive, DirectiveTable, Use, takes
+from trio_lua.config.families.rewrite import declared_variable
+from trio_lua.config.families.slots import slots, word
+from trio_lua.config.model import LuaCode, SetByLua, Template
+
+__all__ = ["TABLE", "chunk_name"]
+
+TABLE = DirectiveTable()
+
+#: The longest chunk name that Lua shows whole, without "=", "(", ":" and ")".
+_CHUNK_NAME_MAX = 56
+
+slots(
+    TABLE,
+    Use.switch,
+    Context.SETTING_IF,
+    "lua_check_client_abort",
+    "lua_http10_buffering",
+    "lua_need_request_body",
+    "lua_socket_log_errors",
+    "lua_transform_underscores_in_response_headers",
+    "lua_use_default_type",
+)
+slots(
+    TABLE,
+    Use.time,
+    Context.SETTING_IF,
+    "lua_socket_connect_timeout",
+    "lua_socket_keepalive_timeout",
+    "lua_socket_read_timeout",
+    "lua_socket_send_timeout",
+)
+slots(TABLE, Use.size, Context.SETTING_IF, "lua_socket_buffer_size", "lua_socket_send_lowat")
+slots(TABLE, Use.number, Context.SETTING_IF, "lua_socket_pool_size")
+slots(
+    TABLE,
+    Use.number,
+    Context.HTTP,
+    "lua_malloc_trim",
+    "lua_max_pending_timers",
+    "lua_max_running_timers",
+    "lua_regex_cache_max_entries",
+    "lua_regex_match_limit",
+    "lua_thread_cache_max_entries",
+    "lua_worker_thread_vm_pool_size",
+)
+slots(
+    TABLE,
+    Use.switch,
+    Context.HTTP,
+    "access_by_lua_no_postpone",
+    "lua_sa_restart",
+    "lua_shared_globals",
+    "precontent_by_lua_no_postpone",
+    "rewrite_by_lua_no_postpone",
+)
+slots(TABLE, Use.size, Context.HTTP, "lua_capture_error_log")
+
+
+slots(TABLE, word, Context.HTTP, "lua_package_path", "lua_package_cpath")
+
+
+@TABLE.directive("lua_code_cache", Context.SETTING_IF, takes(1))
+def _code_cache(use: Use) -> None:
+    use.put("lua_code_cache", use.switch())
+    if not use.block.values["lua_code_cache"]:
+        use.warn("lua_code_cache is off; this will hurt performance", "alert")
+
+
+@TABLE.directive("lua_load_resty_core", Context.HTTP, takes(1))
+def _load_resty_core(use: Use) -> None:
+    use.warn(
+        "lua_load_resty_core is deprecated (the lua-resty-core library is required "
+        "since ngx_lua v0.10.16)"
+    )
+
+
+# ---------------------------------------------------------------- handlers
+
+
+def chunk_name(tag: str, file: str, line: int, folder: str) -> str:
+    """How Lua names inline code: ``content_by_lua(nginx.conf:16)``.
+
+    Files below the configuration's folder go without it; what is too long loses its beginning.
+    """
+    room = _CHUNK_NAME_MAX - len(tag) - len(str(line))
+    path = os.path.abspath(file)
+    if path.endswith("/nginx.conf"):
+        name = "nginx.conf"
+    else:
+        name = path.removeprefix(folder.removesuffix("/") + "/")
+        if len(name) > room:
+            name = "..." + name[len(name) - room + 3 :]
+    return f"{tag}({name}:{line})"
+
+
+def _inline(use: Use, tag: str, text: str) -> LuaCode:
+    if not text:
+        raise use.error("invalid location config: no runnable Lua code")
+    name = chunk_name(tag, use.source.file, use.source.line, use.build.folder)
+    return LuaCode(use.name, use.source, name, code=text)
+
+
+def _file(use: Use, path: Template) -> LuaCode:
+    if not path.raw:
+        raise use.error("invalid location config: no runnable Lua code")
+    return LuaCode(use.name, use.source, path.raw, path=path)
+
+
+def _handler(use: Use, *, tag: str, field: str) -> None:
+    if field in use.block.values:
+        raise use.fault("is duplicate")
+    if use.name.endswith("_block"):
+        code = _inline(use, tag, use.code)
+    elif not use.name.endswith("_file"):
+        code = _inline(use, tag, use.args[0])
+    elif use.block.context == Context.HTTP and field in _ONCE:
+        # These run outside requests, where variables have no value.
+        code = _file(use, Template(use.args[0], (use.args[0],) if use.args[0] else ()))
+    else:
+        code = _file(use, use.template(0))
+    use.block.values[field] = code
+
+
+_ONCE = ("init_by_lua", "init_worker_by_lua", "exit_worker_by_lua")
+
+_PLACES = {
+    "init": Context.HTTP,
+    "init_worker": Context.HTTP,
+    "exit_worker": Context.HTTP,
+    "server_rewrite": Context.HTTP | Context.SERVER,
+    "rewrite": Context.SETTING_IF,
+    "access": Context.SETTING_IF,
+    "precontent": Context.SETTING_IF,
+    "content": Context.LOCATION | Context.LOCATION_IF,
+    "header_filter": Context.SETTING_IF,
+    "body_filter": Context.SETTING_IF,
+    "log": Context.SETTING_IF,
+}
+
+#: Handlers of later years have no form with the code in quotes.
+_NEVER_QUOTED = ("exit_worker", "server_rewrite", "precontent")
+
+for _stem, _contexts in _PLACES.items():
+    _tag = f"{_stem}_by_lua"
+    _setter = partial(_handler, tag=_tag, field="content" if _stem == "content" else _tag)
+    TABLE.register(Directive(f"{_tag}_block", _contexts, takes(0), _setter, "{"))
+    TABLE.register(Directive(f"{_tag}_file", _contexts, takes(1), _setter))
+    if _stem not in _NEVER_QUOTED:
+        TABLE.register(Directive(_tag, _contexts, takes(1), _setter))
+
+
+@TABLE.directive("set_by_lua_block", Context.REWRITE, takes(1), form="{")
+@TABLE.directive("set_by_lua", Context.REWRITE, takes(2, None))
+@TABLE.directive("set_by_lua_file", Context.REWRITE, takes(2, None))
+def _set_by_lua(use: Use) -> None:
+    assert isinstance(use.block, LocationBlock)
+    if use.name == "set_by_lua_block":
+        code = _inline(use, "set_by_lua", use.code)
+    elif use.name == "set_by_lua":
+        code = _inline(use, "set_by_lua", use.args[1])
+    else:
+        code = _file(use, use.template(1))
+    name = declared_variable(use)
+    args = tuple(use.template(index) for index in range(2, len(use.args)))
+    if args:
+        code = LuaCode(code.directive, code.source, code.chunk_name, code.code, code.path, args)
+    use.block.steps.append(SetByLua(name, code, use.source))

@@ -1,0 +1,147 @@
+"""The outermost directives: the process, ``events``, ``include``."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+
+from trio_lua.config.blocks import Block, HttpBlock
+from trio_lua.config.directives import Context, DirectiveTable, Use, interpret, takes
+from trio_lua.config.families.logs import error_log
+from trio_lua.config.families.slots import choices, slots, word, words
+
+__all__ = ["TABLE"]
+
+TABLE = DirectiveTable()
+
+slots(TABLE, Use.switch, Context.MAIN, "daemon", "master_process", "pcre_jit")
+slots(TABLE, word, Context.MAIN, "pid", "lock_file", "working_directory")
+slots(TABLE, Use.number, Context.MAIN, "worker_rlimit_nofile")
+slots(TABLE, Use.offset, Context.MAIN, "worker_rlimit_core")
+slots(TABLE, Use.time, Context.MAIN, "timer_resolution", "worker_shutdown_timeout")
+slots(TABLE, choices("stop", "abort"), Context.MAIN, "debug_points")
+
+slots(TABLE, Use.switch, Context.EVENTS, "multi_accept", "accept_mutex")
+slots(TABLE, Use.time, Context.EVENTS, "accept_mutex_delay")
+slots(TABLE, Use.number, Context.EVENTS, "epoll_events", "worker_aio_requests")
+
+
+@TABLE.directive("include", Context.ANY, takes(1))
+def _include(use: Use) -> None:
+    for statements in use.build.include(use.args[0], use.source):
+        interpret(statements, use.block)
+
+
+@TABLE.directive("events", Context.MAIN, takes(0), form="{")
+def _events(use: Use) -> None:
+    if use.build.has_events:
+        raise use.fault("is duplicate")
+    use.build.has_events = True
+    events = Block(use.build, Context.EVENTS, use.source)
+    use.read(events)
+    if "worker_connections" in events.values:
+        use.block.values["worker_connections"] = events.values["worker_connections"]
+
+
+@TABLE.directive("http", Context.MAIN, takes(0), form="{")
+def _http(use: Use) -> None:
+    if use.build.http is not None:
+        raise use.fault("is duplicate")
+    use.build.http = HttpBlock(use.build, use.source)
+    use.read(use.build.http)
+
+
+@TABLE.directive("worker_connections", Context.EVENTS, takes(1))
+def _worker_connections(use: Use) -> None:
+    number = _number(use)
+    use.put("worker_connections", number)
+
+
+@TABLE.directive("use", Context.EVENTS, takes(1))
+def _event_method(use: Use) -> None:
+    if use.args[0] not in ("epoll", "poll", "select", "kqueue", "eventport", "/dev/poll"):
+        raise use.error(f'invalid event type "{use.args[0]}"')
+    use.put("use", use.args[0])
+
+
+@TABLE.directive("debug_connection", Context.EVENTS, takes(1))
+def _debug_connection(use: Use) -> None:
+    """Only a filter of debug messages."""
+
+
+@TABLE.directive("load_module", Context.MAIN, takes(1))
+def _load_module(use: Use) -> None:
+    """nginx's modules are machine code: what they bring is here or unknown as a directive."""
+
+
+@TABLE.directive("worker_processes", Context.MAIN, takes(1))
+def _worker_processes(use: Use) -> None:
+    if use.args[0] == "auto":
+        use.put("worker_processes", _processors())
+    else:
+        use.put("worker_processes", _number(use))
+
+
+def _number(use: Use) -> int:
+    number = use.args[0]
+    if not (number.isascii() and number.isdigit()):
+        raise (
+            use.fault("invalid value")
+            if use.name == "worker_processes"
+            else use.error(f'invalid number "{number}"')
+        )
+    return int(number)
+
+
+def _processors() -> int:
+    return os.cpu_count() or 1
+
+
+@TABLE.directive("worker_priority", Context.MAIN, takes(1))
+def _worker_priority(use: Use) -> None:
+    number = use.args[0]
+    if not number.lstrip("+-").isdigit():
+        raise use.fault("invalid number")
+    use.put("worker_priority", int(number))
+
+
+@TABLE.directive("worker_cpu_affinity", Context.MAIN, takes(1, None))
+def _worker_cpu_affinity(use: Use) -> None:
+    for mask in use.args[use.args[0] == "auto" :]:
+        for char in mask.replace(" ", ""):
+            if char not in "01":
+                raise use.error(f'invalid character "{char}" in "worker_cpu_affinity"')
+    use.put("worker_cpu_affinity", words(use))
+
+
+@TABLE.directive("user", Context.MAIN, takes(1, 2))
+def _user(use: Use) -> None:
+    if os.geteuid() != 0:
+        use.warn(
+            'the "user" directive makes sense only if the master process runs '
+            "with super-user privileges, ignored"
+        )
+        return
+    name = use.args[0]
+    group = use.args[-1]
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        raise use.error(f'getpwnam("{name}") failed') from None
+    try:
+        grp.getgrnam(group)
+    except KeyError:
+        raise use.error(f'getgrnam("{group}") failed') from None
+    use.put("user", " ".join(use.args))
+
+
+@TABLE.directive("env", Context.MAIN, takes(1))
+def _env(use: Use) -> None:
+    name, equals, value = use.args[0].partition("=")
+    use.append("env", (name, value if equals else None))
+
+
+@TABLE.directive("error_log", Context.MAIN, takes(1, None))
+def _error_log(use: Use) -> None:
+    use.append("error_logs", error_log(use))
