@@ -144,6 +144,14 @@ def test_no_errors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == ""
 
 
+def test_warnings_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(monkeypatch, Config(warnings=("[warn] odd in nginx.conf:3",)))
+    assert check_target(ServeOptions("nginx.conf")) == 0
+    assert capsys.readouterr().err == "[warn] odd in nginx.conf:3\n"
+
+
 def test_configuration_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

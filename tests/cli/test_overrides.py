@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from trio_lua.cli.overrides import add_listens, map_settings, with_access_log, with_error_log
+from trio_lua.cli.overrides import (
+    add_listens,
+    map_settings,
+    with_access_log,
+    with_error_log,
+    without_access_log,
+)
 from trio_lua.config.model import (
     AccessLog,
     Break,
@@ -58,6 +64,11 @@ def test_every_level_is_visited(config: Config) -> None:
 def test_access_log(config: Config, target: str, path: str | None) -> None:
     for settings in every(with_access_log(config, target)):
         assert [log.path.literal for log in settings.access_logs] == ([path] if path else [])
+
+
+def test_one_access_log_less(config: Config) -> None:
+    assert without_access_log(config, "other") == config
+    assert all(not settings.access_logs for settings in every(without_access_log(config, "old")))
 
 
 def test_error_log(config: Config) -> None:

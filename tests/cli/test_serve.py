@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from trio_lua.cli import loading
+from trio_lua.cli.overrides import with_access_log
 from trio_lua.cli.serve import ServeOptions, load, serve
 from trio_lua.config.model import (
     AccessLog,
@@ -163,6 +164,28 @@ def test_unwritable_log(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="No such file or directory"):
         serve(options, run_worker=StubWorker())
+
+
+def test_warnings_are_logged(
+    configuration: list[Config | ConfigError], capfd: pytest.CaptureFixture[str]
+) -> None:
+    configuration[:] = [conf(warnings=("[warn] odd", "[notice] old"))]
+    options = ServeOptions("nginx.conf", quiet=True, log_level="notice")
+    assert serve(options, run_worker=StubWorker(signal.SIGTERM)) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert ["[warn]" in lines[0], lines[0].endswith(": odd")] == [True, True]
+    assert "[notice]" in lines[1]
+
+
+def test_default_access_log_needs_its_folder(
+    configuration: list[Config | ConfigError], tmp_path: Path
+) -> None:
+    default = with_access_log(conf(), "logs/access.log")
+    configuration[:] = [default]
+    options = ServeOptions("nginx.conf", prefix=str(tmp_path))
+    assert load(options).http.settings.access_logs == ()
+    (tmp_path / "logs").mkdir()
+    assert load(options) == default
 
 
 def test_default_address() -> None:

@@ -84,3 +84,13 @@ def test_make_folder(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o700
     with pytest.raises(TrioLuaError, match=r'mkdir\(\) ".*" failed \(2: No such file'):
         environment.make_folder(str(tmp_path / "no" / "body"), None)
+
+
+def test_change_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    environment.change_folder(None)
+    assert os.getcwd() == "/"
+    environment.change_folder(str(tmp_path))
+    assert os.getcwd() == os.path.realpath(tmp_path)
+    with pytest.raises(TrioLuaError, match=r'chdir\("/no/such"\) failed \(2: No such file'):
+        environment.change_folder("/no/such")

@@ -138,6 +138,8 @@ def check_target(options: ServeOptions) -> int:
         errors.append(exc)
     if config is not None:
         errors += lua_errors(config, syntax_checker())
+        for warning in config.warnings:
+            click.echo(_relative(warning), err=True)
     for error in errors:
         click.echo(_relative(loading.one_line(error)), err=True)
     if errors:

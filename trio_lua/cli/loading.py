@@ -18,8 +18,17 @@ from trio_lua.config.model import (
     Template,
 )
 from trio_lua.errors import ConfigError
+from trio_lua.log.error_log import LEVELS, WARN, Log
 
-__all__ = ["DEFAULT_LISTEN", "from_code", "from_conf", "from_script", "is_script", "one_line"]
+__all__ = [
+    "DEFAULT_LISTEN",
+    "from_code",
+    "from_conf",
+    "from_script",
+    "is_script",
+    "log_warnings",
+    "one_line",
+]
 
 #: Where an application without a configuration listens.
 DEFAULT_LISTEN = "127.0.0.1:8000"
@@ -82,3 +91,10 @@ def one_line(error: ConfigError) -> str:
     if error.file:
         place = f"{error.file}:{error.line}: " if error.line else f"{error.file}: "
     return f"{place}{error.message}" + (f" ({error.hint})" if error.hint else "")
+
+
+def log_warnings(config: Config, log: Log) -> None:
+    """Write to a log what was noticed while a configuration was read."""
+    for warning in config.warnings:
+        level, _, text = warning.removeprefix("[").partition("] ")
+        log.log(LEVELS.get(level, WARN), text.encode("utf-8", "surrogateescape"))

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from trio_lua import __version__
-from trio_lua.cli.loading import from_conf
+from trio_lua.cli.loading import from_conf, log_warnings
 from trio_lua.cli.nginx import DEFAULT_CONF, DEFAULT_ERROR_LOG, NGINX_VERSION
 from trio_lua.errors import ConfigError, TrioLuaError
 from trio_lua.log.error_log import ALERT, EMERG, ERROR, NOTICE, ErrorLog
@@ -88,6 +88,7 @@ def _log(log: ErrorLog, level: int, error: object) -> None:
 
 def _run(command: _Command) -> int:
     config = command.load()
+    log_warnings(config, command.log)
     if command.options.test:
         return _test(command, config)
     if command.options.signal is not None:
@@ -121,12 +122,10 @@ def _test(command: _Command, config: Config) -> int:
 
 
 def _dump(command: _Command) -> None:
-    for path in [command.conf]:
-        sys.stdout.buffer.write(
-            f"# configuration file {path}:\n".encode("utf-8", "surrogateescape")
-        )
-        with open(path, "rb") as file:
-            sys.stdout.buffer.write(file.read() + b"\n")
+    from trio_lua.config import nginx
+
+    text = nginx.dump(command.conf, prefix=command.prefix, overrides=command.options.directives)
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.flush()
 
 
@@ -174,6 +173,7 @@ def _serve(command: _Command, config: Config) -> int:
             log.log(NOTICE, b"worker_processes is %d, one process runs" % config.worker_processes)
         environment.apply(config.env, inherited)
         environment.limit_files(config.worker_rlimit_nofile)
+        environment.change_folder(config.working_directory)
     except BaseException:
         cycle.close()
         raise
@@ -182,6 +182,7 @@ def _serve(command: _Command, config: Config) -> int:
     def reload(current: Cycle) -> Cycle | None:
         try:
             fresh = command.load()
+            log_warnings(fresh, current.error_log)
             environment.apply(fresh.env, inherited)
             return open_cycle(fresh, default_log=command.error_log, previous=current)
         except ConfigError as exc:

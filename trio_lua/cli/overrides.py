@@ -21,7 +21,7 @@ from trio_lua.config.model import (
 )
 from trio_lua.errors import ConfigError
 
-__all__ = ["add_listens", "map_settings", "with_access_log", "with_error_log"]
+__all__ = ["add_listens", "map_settings", "with_access_log", "with_error_log", "without_access_log"]
 
 
 def map_settings(config: Config, change: Callable[[Settings], Settings]) -> Config:
@@ -68,6 +68,16 @@ def with_access_log(config: Config, target: str, format: str = "combined") -> Co
         path = "/dev/stdout" if target == "-" else target
         logs = (AccessLog(Template(path, (path,)), format),)
     return map_settings(config, lambda settings: replace(settings, access_logs=logs))
+
+
+def without_access_log(config: Config, path: str) -> Config:
+    """Leave out the access logs of one path."""
+
+    def change(settings: Settings) -> Settings:
+        kept = tuple(log for log in settings.access_logs if log.path.literal != path)
+        return settings if kept == settings.access_logs else replace(settings, access_logs=kept)
+
+    return map_settings(config, change)
 
 
 def with_error_log(config: Config, file: str | None, level: str | None) -> Config:

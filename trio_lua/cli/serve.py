@@ -14,7 +14,12 @@ import click
 
 from trio_lua import __version__
 from trio_lua.cli import loading
-from trio_lua.cli.overrides import add_listens, with_access_log, with_error_log
+from trio_lua.cli.overrides import (
+    add_listens,
+    with_access_log,
+    with_error_log,
+    without_access_log,
+)
 from trio_lua.errors import ConfigError, TrioLuaError
 from trio_lua.log.error_log import EMERG
 from trio_lua.log.files import STDERR
@@ -86,6 +91,9 @@ def load(options: ServeOptions, listens: tuple[Listen, ...] = ()) -> Config:
         if target not in ("-", "off"):
             target = os.path.abspath(target)
         config = with_access_log(config, target)
+    elif options.is_conf and not os.path.isdir(os.path.join(prefix, "logs")):
+        # nginx's default, which would refuse to start in most folders
+        config = without_access_log(config, "logs/access.log")
     file = options.error_log
     if file is not None and file != STDERR:
         file = os.path.abspath(file)
@@ -134,6 +142,7 @@ def serve(options: ServeOptions, *, run_worker: RunWorker | None = None) -> int:
     except BaseException:
         adopted.close()
         raise
+    loading.log_warnings(config, cycle.error_log)
     inherited = dict(os.environ)
 
     def prepare(config: Config) -> None:
@@ -149,6 +158,7 @@ def serve(options: ServeOptions, *, run_worker: RunWorker | None = None) -> int:
     def reload(current: Cycle) -> Cycle | None:
         try:
             fresh = load(options, listens)
+            loading.log_warnings(fresh, current.error_log)
             prepare(fresh)
             return open_cycle(
                 fresh, default_log=STDERR, console=_CONSOLE, previous=current, tries=1
@@ -170,6 +180,7 @@ def serve(options: ServeOptions, *, run_worker: RunWorker | None = None) -> int:
     try:
         prepare(config)
         environment.limit_files(config.worker_rlimit_nofile)
+        environment.change_folder(config.working_directory)
     except TrioLuaError:
         cycle.close()
         raise

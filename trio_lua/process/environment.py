@@ -17,7 +17,16 @@ from collections.abc import Iterable, Mapping
 from trio_lua.errors import ConfigError, TrioLuaError
 from trio_lua.log.files import os_error
 
-__all__ = ["Account", "account", "apply", "become", "limit_files", "make_folder", "reduced"]
+__all__ = [
+    "Account",
+    "account",
+    "apply",
+    "become",
+    "change_folder",
+    "limit_files",
+    "make_folder",
+    "reduced",
+]
 
 
 def reduced(
@@ -118,3 +127,17 @@ def make_folder(path: str, who: Account | None) -> None:
         raise TrioLuaError(f'mkdir() "{path}" failed {os_error(exc)}') from None
     if who is not None:
         os.chown(path, who[1], -1)
+
+
+def change_folder(path: str | None) -> None:
+    """``working_directory``.
+
+    Raises:
+        TrioLuaError: It cannot be entered, with nginx's message.
+    """
+    if path is None:
+        return
+    try:
+        os.chdir(path)
+    except OSError as exc:
+        raise TrioLuaError(f'chdir("{path}") failed {os_error(exc)}') from None
