@@ -18,17 +18,21 @@ local S, threads = rt.S, rt.threads
 local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, coroutine.yield
 local raw_status, raw_running, raw_wrap = coroutine.status, coroutine.running, coroutine.wrap
 local error, type, tostring, select, setmetatable = error, type, tostring, select, setmetatable
-local traceback = debug.traceback
+local getinfo = debug.getinfo
+local concat, sub = table.concat, string.sub
 local band = require("bit").band
 
 local DONE, SUSPENDED, FAILED, EXIT, EXEC, JUMP = 0, 1, 2, 3, 4, 5
 rt.outcome = { DONE = DONE, SUSPENDED = SUSPENDED, FAILED = FAILED, EXIT = EXIT, EXEC = EXEC, JUMP = JUMP }
 
--- Marks on the stack of a yield: an operation, the end of a recycled coroutine's body, and a
--- departure from which the thread never returns (exit, exec, jump, an error past all pcalls).
-local OP, END, LEAVE = {}, {}, {}
+-- Marks on the stack of a yield: an operation of this coroutine, one of a coroutine further down, the
+-- end of a recycled coroutine's body, and a departure from which the thread never returns
+-- (exit, exec, jump, an error past all pcalls).
+local OP, RELAYED, END, LEAVE = {}, {}, {}, {}
 
+-- coroutine -> its light thread, FREE while it waits for its next use
 local thread_of = setmetatable({}, { __mode = "k" })
+local FREE = {}
 local free, n_free, MAX_FREE = {}, 0, 1024
 local last_id = 0
 
@@ -67,26 +71,120 @@ local function message(err)
     end
     return "unknown reason"
 end
+rt.error_text = message
+
+-- ------------------------------------------------------------------ tracebacks
+--
+-- In the form of OpenResty's. Frames of this package stand for what is C there: a call into it is
+-- one line "[C]: in function 'NAME'", what lies below the user's outermost frame is left out,
+-- and a handler, which is a function here, is a main chunk.
+
+local MAX_FRAMES, MAX_BLOCKS = 22, 5
+
+local function describe(info, outermost)
+    local text = "\n\t" .. info.short_src .. ":"
+    if info.currentline > 0 then
+        text = text .. info.currentline .. ":"
+    end
+    if info.namewhat ~= "" then
+        return text .. " in function '" .. info.name .. "'"
+    elseif info.what == "main" or (outermost and info.linedefined == 1) then
+        return text .. " in main chunk"
+    elseif info.what == "C" then
+        return text .. " ?"
+    end
+    return text .. " in function <" .. info.short_src .. ":" .. info.linedefined .. ">"
+end
+
+-- "\n\tFILE:LINE: in function 'NAME'" for each frame of coroutine co; without co of the running
+-- one, from `level` outwards (0 is who calls this).
+local function frames(co, level)
+    level = co and 0 or level + 2
+    local lines, n = {}, 0
+    local waiting, n_waiting = {}, 0 -- frames of C and of this package, until a user's frame follows
+    local last -- the user's outermost frame so far, and the place of its line
+    local last_at
+    while true do
+        local info
+        if co then
+            info = getinfo(co, level, "Snlf")
+        else
+            info = getinfo(level, "Snlf")
+        end
+        if not info or info.func == rt.run_sync then
+            -- a filter may run on the stack of the handler whose output it filters
+            break
+        end
+        level = level + 1
+        if sub(info.source, 1, 5) == "=ngx/" then
+            n_waiting = 1
+            waiting[1] = info.namewhat ~= "" and "\n\t[C]: in function '" .. info.name .. "'" or "\n\t[C]: ?"
+        elseif info.what == "C" then
+            n_waiting = n_waiting + 1
+            waiting[n_waiting] = describe(info)
+        else
+            for i = 1, n_waiting do
+                lines[n + i] = waiting[i]
+            end
+            n = n + n_waiting
+            n_waiting = 0
+            n = n + 1
+            lines[n] = describe(info)
+            last, last_at = info, n
+        end
+    end
+    if last then
+        lines[last_at] = describe(last, true)
+    end
+    if n > MAX_FRAMES then
+        return concat(lines, "", 1, MAX_FRAMES) .. "\n\t..."
+    end
+    return concat(lines, "", 1, n)
+end
+rt.frames = frames
+
+-- A list of frames(), from the coroutine where it happened to the light thread.
+local function blocks_text(blocks)
+    local text = "coroutine 0:" .. blocks[1]
+    for i = 2, #blocks < MAX_BLOCKS and #blocks or MAX_BLOCKS do
+        text = text .. "\ncoroutine " .. i - 1 .. ":" .. blocks[i]
+    end
+    return text
+end
+
+-- ------------------------------------------------------------------ running
+
+-- What a coroutine.wrap function leaves with: its error, and blocks of those below.
+local function left(th, outcome, ...)
+    if outcome == FAILED then
+        local err, blocks = ...
+        blocks[#blocks + 1] = frames(th.co)
+        return FAILED, message(err), blocks_text(blocks)
+    end
+    return outcome, ...
+end
 
 local function after(th, ok, mark, ...)
     if ok then
-        if mark == OP then
+        if mark == OP or mark == RELAYED then
             return SUSPENDED, th.id, ...
         end
+        local co = th.co
         threads[th.id] = nil
-        thread_of[th.co] = nil
         if mark == END then
             if n_free < MAX_FREE then
                 n_free = n_free + 1
-                free[n_free] = th.co
+                free[n_free] = co
             end
+            thread_of[co] = FREE
             return DONE
         end
-        return ...
+        thread_of[co] = FREE
+        return left(th, ...)
     end
     threads[th.id] = nil
-    local trace = rt.clean_traceback(traceback(th.co))
-    return FAILED, message(mark), "coroutine 0:" .. trace:gsub("^stack traceback:", "")
+    thread_of[th.co] = nil
+    return FAILED, message(mark), blocks_text { rt.load_trace(mark) or frames(th.co) }
 end
 
 -- Registers of the caller are put back: a thread may be started from inside another one.
@@ -129,7 +227,7 @@ function rt.export.drop(id)
     local th = threads[id]
     if th then
         threads[id] = nil
-        thread_of[th.co] = nil
+        thread_of[th.co] = FREE
     end
 end
 
@@ -154,13 +252,49 @@ local function wrapped(r)
     error("API disabled in the context of " .. (rt.context_names[phase] or "unknown"), 3)
 end
 
-local pass
+-- The status of a coroutine that Lua takes for suspended, when it is not for its resumer: it
+-- waits for an operation ("running"), for a coroutine that does ("normal"), or has been left for good.
+local hidden = setmetatable({}, { __mode = "k" })
 
+local function status_of(co)
+    local status = raw_status(co)
+    if status ~= "suspended" then
+        return status
+    end
+    local th = thread_of[co]
+    if th then
+        return th == FREE and "dead" or "running"
+    end
+    return hidden[co] or status
+end
+
+local function resume_again(co, ...)
+    hidden[co] = nil
+    return raw_resume(co, ...)
+end
+
+local relay, pass
+
+-- Results of co's coroutine.resume, once it has really returned, failed or yielded to it.
 pass = function(co, ok, mark, ...)
-    if ok and (mark == OP or mark == LEAVE) then
-        return pass(co, raw_resume(co, raw_yield(mark, ...)))
+    if ok and (mark == OP or mark == RELAYED or mark == LEAVE) then
+        return relay(co, mark, ...)
     end
     return ok, mark, ...
+end
+
+relay = function(co, mark, ...)
+    if mark ~= LEAVE then
+        hidden[co] = mark == OP and "running" or "normal"
+        return pass(co, resume_again(co, raw_yield(RELAYED, ...)))
+    end
+    hidden[co] = "dead"
+    local outcome, err = ...
+    if outcome == FAILED then
+        -- an error out of a wrap function goes no further than the next coroutine.resume
+        return false, err
+    end
+    return leave(...)
 end
 
 local function co_resume(co, ...)
@@ -170,9 +304,9 @@ local function co_resume(co, ...)
     if not wrapped(S.r) then
         return raw_resume(co, ...)
     end
-    local status = raw_status(co)
-    if status ~= "suspended" or thread_of[co] then
-        return false, "cannot resume " .. (status == "suspended" and "running" or status) .. " coroutine"
+    local status = status_of(co)
+    if status ~= "suspended" then
+        return false, "cannot resume " .. status .. " coroutine"
     end
     return pass(co, raw_resume(co, ...))
 end
@@ -187,20 +321,46 @@ end
 
 local function co_yield(...)
     local th = S.th
-    if th and th.co == raw_running() and wrapped(S.r) then
-        return suspend(rt.ops.yield)
+    if th then
+        if th.co == raw_running() then
+            return suspend(rt.ops.yield)
+        end
+        return raw_yield(...)
+    end
+    wrapped(S.r)
+    if S.sync and raw_running() == S.sync then
+        -- a filter that runs on the stack of a light thread
+        error("attempt to yield across C-call boundary", 2)
     end
     return raw_yield(...)
 end
 
--- An error inside ends the thread that called, past every pcall.
+local relay_wrap
+
+-- An error inside ends what called: past every pcall, up to the next coroutine.resume or the light
+-- thread, where `blocks` become the traceback.
 local function unwrap(co, ok, mark, ...)
     if ok then
+        if mark == OP or mark == RELAYED or mark == LEAVE then
+            return relay_wrap(co, mark, ...)
+        end
         return mark, ...
     end
-    local trace = "coroutine 0:" .. rt.clean_traceback(traceback(co)):gsub("^stack traceback:", "")
-        .. "\ncoroutine 1:" .. rt.clean_traceback(traceback(raw_running())):gsub("^stack traceback:", "")
-    return leave(FAILED, message(mark), trace)
+    return leave(FAILED, mark, { rt.load_trace(mark) or frames(co) })
+end
+
+relay_wrap = function(co, mark, ...)
+    if mark ~= LEAVE then
+        hidden[co] = mark == OP and "running" or "normal"
+        return unwrap(co, resume_again(co, raw_yield(RELAYED, ...)))
+    end
+    hidden[co] = "dead"
+    local outcome, err, blocks = ...
+    if outcome == FAILED then
+        blocks[#blocks + 1] = frames(co)
+        return leave(FAILED, err, blocks)
+    end
+    return leave(...)
 end
 
 local function co_wrap(f)
@@ -212,31 +372,29 @@ local function co_wrap(f)
     end
     local co = raw_create(f)
     return function(...)
-        if raw_status(co) ~= "suspended" then
-            return unwrap(co, false, "cannot resume " .. raw_status(co) .. " coroutine")
+        local r = S.r
+        if not r then
+            error("no request found", 2)
+        elseif not wrapped(r) then
+            error("API disabled in the context of " .. rt.context_names[r.phase], 2)
         end
-        return unwrap(co, pass(co, raw_resume(co, ...)))
+        local status = status_of(co)
+        if status ~= "suspended" then
+            return false, "cannot resume " .. status .. " coroutine"
+        end
+        return unwrap(co, raw_resume(co, ...))
     end
 end
 
 local function co_status(co)
+    if type(co) ~= "thread" then
+        error("bad argument #1 to 'status' (coroutine expected)", 2)
+    end
     wrapped(S.r)
-    return raw_status(co)
+    return status_of(co)
 end
 
 coroutine._create, coroutine._resume, coroutine._yield = raw_create, raw_resume, raw_yield
 coroutine._wrap, coroutine._status = raw_wrap, raw_status
 coroutine.create, coroutine.resume, coroutine.yield = co_create, co_resume, co_yield
 coroutine.wrap, coroutine.status = co_wrap, co_status
-
--- Requests and threads that are alive: what a leak check looks at.
-function rt.export.live()
-    local n_requests, n_threads = 0, 0
-    for _ in pairs(rt.requests) do
-        n_requests = n_requests + 1
-    end
-    for _ in pairs(threads) do
-        n_threads = n_threads + 1
-    end
-    return n_requests, n_threads
-end

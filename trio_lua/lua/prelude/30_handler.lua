@@ -3,15 +3,17 @@
 -- A chunk is compiled into a factory that returns a new closure. Each request gets one global table,
 -- whose __index is the shared _G, and its closures run in it: what one request assigns to a global is
 -- gone with it and no suspended request can see another's. With lua_shared_globals the closures
--- run in _G itself, as OpenResty's own LuaJIT does, and a guard warns of new names.
+-- run in _G itself, as OpenResty's own LuaJIT does, and a guard warns of new names. Code that a handler
+-- compiles itself (loadstring and its kin) runs in the handler's globals.
 
 local rt = ...
 
 local S, ngx, requests = rt.S, rt.ngx, rt.requests
-local loadstring, setfenv, setmetatable, type, tostring = loadstring, setfenv, setmetatable, type, tostring
-local xpcall, traceback, error = xpcall, debug.traceback, error
-local find, sub = string.find, string.sub
-local start_thread = rt.start_thread
+local load, loadstring, loadfile, setfenv = load, loadstring, loadfile, setfenv
+local setmetatable, select, type, xpcall, error = setmetatable, select, type, xpcall, error
+local running = coroutine.running
+local sub = string.sub
+local start_thread, frames, error_text = rt.start_thread, rt.frames, rt.error_text
 local G = _G
 
 local SHARED_META = { __index = G }
@@ -22,7 +24,14 @@ local compiled = {} -- handler id -> factory
 local files = {}    -- path -> factory
 local shared_globals = false
 
+-- The globals of a request's handlers; or nil and an error.
 local function environment(r)
+    if r.loc.code_cache == false and not r.fresh then
+        return rt.fresh_globals(r, shared_globals)
+    end
+    if r.fresh then
+        return r.env
+    end
     if shared_globals then
         return G
     end
@@ -94,7 +103,12 @@ local function closure(r, id, path)
             end
         end
     end
-    return setfenv(factory(), environment(r))
+    local env
+    env, err = environment(r)
+    if not env then
+        return nil, err, false
+    end
+    return setfenv(factory(), env)
 end
 rt.closure = closure
 
@@ -138,32 +152,29 @@ function rt.export.run(rid, id, phase, path)
     return ended(r, start_thread(r, fn))
 end
 
-local failure_trace
+-- An error's text with its traceback, as OpenResty logs it.
 local function on_error(err)
-    failure_trace = rt.clean_traceback(traceback("", 2))
-    return err
+    local text = error_text(err)
+    if text ~= err and type(err) ~= "number" then
+        return text
+    end
+    return text .. "\nstack traceback:" .. (rt.load_trace(err) or frames(nil, 1))
 end
 
 -- Call f in a phase that may not suspend (set, filters, log); S.r, phase and S.th are put back.
--- Returns true, results... or false, message with traceback.
-local function finish_sync(r, old_r, old_th, old_phase, ok, ...)
-    S.r, S.th = old_r, old_th
+-- Returns true, results... or false, message with traceback. S.sync is the coroutine on whose stack
+-- f runs: it must not be yielded.
+local function finish_sync(r, old_r, old_th, old_sync, old_phase, ...)
+    S.r, S.th, S.sync = old_r, old_th, old_sync
     r.phase = old_phase
-    if ok then
-        return true, ...
-    end
-    local err = ...
-    if type(err) ~= "string" then
-        err = "unknown reason"
-    end
-    return false, err .. failure_trace
+    return ...
 end
 
 local function run_sync(r, phase, f, ...)
-    local old_r, old_th, old_phase = S.r, S.th, r.phase
-    S.r, S.th = r, nil
+    local old_r, old_th, old_sync, old_phase = S.r, S.th, S.sync, r.phase
+    S.r, S.th, S.sync = r, nil, running()
     r.phase = phase
-    return finish_sync(r, old_r, old_th, old_phase, xpcall(f, on_error, ...))
+    return finish_sync(r, old_r, old_th, old_sync, old_phase, xpcall(f, on_error, ...))
 end
 rt.run_sync = run_sync
 
@@ -178,6 +189,16 @@ function rt.export.run_sync(rid, id, phase, path, ...)
     return run_sync(r, phase, fn, ...)
 end
 
+-- Run init_by_lua's code with the globals `env`: true, or false and the error. There is no request then.
+local function run_init(factory, env)
+    local old_r, old_th = S.r, S.th
+    S.r, S.th, S.env = nil, nil, env
+    local ok, err = xpcall(setfenv(factory(), env), on_error)
+    S.r, S.th, S.env = old_r, old_th, nil
+    return ok, err
+end
+rt.run_init = run_init
+
 -- init_by_lua and the like: no request at all (init) or one without a client (init_worker).
 function rt.export.run_main(id, path, phase)
     local factory, err
@@ -189,28 +210,78 @@ function rt.export.run_main(id, path, phase)
     if not factory then
         return false, err
     end
-    local fn = factory()
     if phase == 0 then
-        local ok, why = xpcall(fn, on_error)
+        rt.init_factory = factory
+        local ok, why = run_init(factory, G)
         if ok then
             return true
         end
-        return false, (type(why) == "string" and why or "unknown reason") .. failure_trace
+        return false, why
     end
-    return run_sync({ id = 0, fake = true, phase = phase, loc = {}, start = 0 }, phase, fn)
+    return run_sync({ id = 0, fake = true, phase = phase, loc = {}, start = 0 }, phase, factory())
 end
 
--- lua_shared_globals: as lua-resty-core's guard, installed after init_by_lua.
+-- Line 12 of a chunk of this name is where OpenResty's own guard logs, so log filters know it.
+local make_guard = loadstring([[
+local ngx, rawset, tostring, frames = ...
+
+return function(t, name, value)
+    rawset(t, name, value)
+    local phase = ngx.get_phase()
+    if phase == "init" or phase == "init_worker" then
+        return
+    end
+    local message = "writing a global Lua variable ('" .. tostring(name) .. "') which may lead to race conditions "
+        .. "between concurrent requests, so prefer the use of 'local' variables"
+    ngx.log(ngx.WARN, message, "\nstack traceback:", frames(nil, 1))
+end
+]], "=_G write guard")
+
+local function guard(globals)
+    setmetatable(globals, { __newindex = make_guard(ngx, rawset, tostring, frames) })
+end
+rt.guard_globals = guard
+
+-- lua_shared_globals: one _G for all, and warnings, from after init_by_lua on.
 function rt.export.share_globals()
     shared_globals = true
-    setmetatable(G, {
-        __newindex = function(t, name, value)
-            rawset(t, name, value)
-            if S.r then
-                ngx.log(ngx.WARN, "writing a global Lua variable ('", name,
-                    "') which may lead to race conditions between concurrent requests, so prefer the ",
-                    "use of 'local' variables", traceback("", 2))
-            end
-        end,
-    })
+    guard(G)
+end
+
+-- ------------------------------------------------------------------ compiling at run time
+
+-- LuaJIT would give the function the globals of its thread, which are _G.
+local function in_request(fn, ...)
+    if fn then
+        local r = S.r
+        local env = r and r.env or S.env
+        if env then
+            setfenv(fn, env)
+        end
+    end
+    return fn, ...
+end
+
+function G.loadstring(...)
+    return in_request(loadstring(...))
+end
+
+function G.loadfile(...)
+    return in_request(loadfile(...))
+end
+
+function G.load(...)
+    if select("#", ...) > 3 then
+        -- the caller has chosen the globals
+        return load(...)
+    end
+    return in_request(load(...))
+end
+
+function G.dofile(...)
+    local fn, err = in_request(loadfile(...))
+    if not fn then
+        error(err, 0)
+    end
+    return fn()
 end

@@ -1,0 +1,3 @@
+-- coroutine.* is there from the start.
+
+return { version = require("resty.core.base").version }

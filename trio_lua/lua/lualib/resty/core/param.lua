@@ -1,0 +1,3 @@
+-- ngx.arg is there from the start.
+
+return { version = require("resty.core.base").version }

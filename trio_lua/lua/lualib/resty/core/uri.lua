@@ -1,0 +1,3 @@
+-- ngx.escape_uri and ngx.unescape_uri are there from the start.
+
+return { version = require("resty.core.base").version }

@@ -1,0 +1,3 @@
+-- ngx.var is there from the start.
+
+return { version = require("resty.core.base").version }

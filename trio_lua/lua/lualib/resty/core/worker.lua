@@ -1,0 +1,3 @@
+-- ngx.worker is there from the start.
+
+return { _VERSION = require("resty.core.base").version }
