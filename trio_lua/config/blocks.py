@@ -120,7 +120,9 @@ class Build:
     def include(self, pattern: str, source: Source) -> Iterator[Iterator[Statement]]:
         """The files of an ``include``, one after the other."""
         path = os.path.join(self.folder, pattern)
-        paths = sorted(glob.glob(path)) if any(char in path for char in "*?[") else [path]
+        paths = [path]
+        if any(char in path for char in "*?["):
+            paths = [] if "\0" in path else sorted(glob.glob(path))
         with self.deeper(source):
             for path in paths:
                 yield self.read_file(path, source)

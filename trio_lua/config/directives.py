@@ -17,7 +17,7 @@ a program that embeds the server adds its own with :meth:`DirectiveTable.registe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntFlag
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
@@ -121,6 +121,7 @@ class DirectiveTable:
     def __init__(self) -> None:
         self._rows: dict[str, list[Directive]] = {}
         self._families: dict[str, Setter] = {}
+        self._absent: dict[str, str] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._rows
@@ -140,10 +141,15 @@ class DirectiveTable:
         for row in other:
             self.register(row)
         self._families.update(other._families)
+        self._absent.update(other._absent)
 
     def register_family(self, prefix: str, setter: Setter) -> None:
         """Adds every directive whose name begins so and that has no row of its own."""
         self._families[prefix] = setter
+
+    def explain(self, prefix: str, hint: str) -> None:
+        """What to say about unknown directives whose name begins so."""
+        self._absent[prefix] = hint
 
     def register(self, row: Directive) -> None:
         """Adds a directive; rows of the same name must not share a context."""
@@ -210,6 +216,10 @@ class DirectiveTable:
         return f'"{name}" belongs into {" or ".join(names)}'
 
     def _suggest(self, name: str, context: Context) -> str:
+        for prefix, hint in self._absent.items():
+            if name.startswith(prefix):
+                return hint
+        # Only on the way to an error, so not worth an import at the start.
         from difflib import get_close_matches
 
         here = [row.name for row in self if row.contexts & context]
@@ -229,7 +239,7 @@ class Use:
     block: Block
     build: Build
     code: str = ""
-    rest: Iterator[Statement] = iter(())
+    rest: Iterator[Statement] = field(default_factory=lambda: iter(()))
 
     # ------------------------------------------------------------ errors
 
@@ -297,15 +307,15 @@ class Use:
 
     # ------------------------------------------------------------ effects
 
-    def put(self, field: str, value: object) -> None:
+    def put(self, name: str, value: object) -> None:
         """Stores a value that may be given once per block."""
-        if field in self.block.values:
+        if name in self.block.values:
             raise self.fault("is duplicate")
-        self.block.values[field] = value
+        self.block.values[name] = value
 
-    def append(self, field: str, value: object) -> None:
+    def append(self, name: str, value: object) -> None:
         """Adds to a list; a list in an inner block replaces the outer one."""
-        self.block.values.setdefault(field, []).append(value)
+        self.block.values.setdefault(name, []).append(value)
 
     def read(self, inner: Block) -> None:
         """Reads this directive's own block into ``inner``."""

@@ -203,10 +203,10 @@ def lex(chars: Iterator[tuple[str, int]], directive: str) -> Iterator[Token]:
     for char, line in chars:
         if not word and char in ('"', "'"):
             quote = char
-            for char, line in chars:
-                if char == quote:
+            for inner, _ in chars:
+                if inner == quote:
                     break
-                word += quote if char == "\\" + quote else char
+                word += quote if inner == "\\" + quote else inner
             yield word, line, True
             word = ""
         elif char.isspace():
@@ -227,8 +227,8 @@ def lex(chars: Iterator[tuple[str, int]], directive: str) -> Iterator[Token]:
             yield ";", line, False
             return
         elif char == "#" and not word:
-            for char, line in chars:
-                if char.endswith("\n"):
+            for inner, _ in chars:
+                if inner.endswith("\n"):
                     break
         else:
             word += char

@@ -165,9 +165,12 @@ def _limit_rate(use: Use) -> None:
 @TABLE.directive("uwsgi_temp_path", Context.SETTING, takes(1, 4))
 @TABLE.directive("client_body_temp_path", Context.SETTING, takes(1, 4))
 def _temp_path(use: Use) -> None:
-    for index in range(1, len(use.args)):
-        if use.args[index] not in ("1", "2", "3", "4", "5", "6", "7", "8", "9"):
-            raise use.fault("invalid value")
+    try:
+        levels = [units.parse_number(level) for level in use.args[1:]]
+    except ValueError:
+        raise use.fault("invalid value") from None
+    if not all(levels) or sum(levels) > 10:
+        raise use.fault("invalid value")
     use.put(use.name, use.args[0].removesuffix("/") or "/")
 
 

@@ -103,15 +103,14 @@ def chunk_name(tag: str, file: str, line: int, folder: str) -> str:
 
 
 def _inline(use: Use, tag: str, text: str) -> LuaCode:
-    if not text:
-        raise use.error("invalid location config: no runnable Lua code")
-    name = chunk_name(tag, use.source.file, use.source.line, use.build.folder)
+    file = use.source.file
+    # Of a Python program only the file's name is shown.
+    folder = use.build.folder if use.build.file else os.path.dirname(os.path.abspath(file))
+    name = chunk_name(tag, file, use.source.line, folder)
     return LuaCode(use.name, use.source, name, code=text)
 
 
 def _file(use: Use, path: Template) -> LuaCode:
-    if not path.raw:
-        raise use.error("invalid location config: no runnable Lua code")
     return LuaCode(use.name, use.source, path.raw, path=path)
 
 
@@ -127,6 +126,8 @@ def _handler(use: Use, *, tag: str, field: str) -> None:
         code = _file(use, Template(use.args[0], (use.args[0],) if use.args[0] else ()))
     else:
         code = _file(use, use.template(0))
+    if not code.code and not (code.path and code.path.raw):
+        raise use.error("invalid location config: no runnable Lua code")
     use.block.values[field] = code
 
 

@@ -10,6 +10,7 @@ from trio_lua.config.blocks import Block, HttpBlock
 from trio_lua.config.directives import Context, DirectiveTable, Use, interpret, takes
 from trio_lua.config.families.logs import error_log
 from trio_lua.config.families.slots import choices, slots, word, words
+from trio_lua.config.units import parse_number
 
 __all__ = ["TABLE"]
 
@@ -54,7 +55,10 @@ def _http(use: Use) -> None:
 
 @TABLE.directive("worker_connections", Context.EVENTS, takes(1))
 def _worker_connections(use: Use) -> None:
-    number = _number(use)
+    try:
+        number = parse_number(use.args[0])
+    except ValueError:
+        raise use.error(f'invalid number "{use.args[0]}"') from None
     use.put("worker_connections", number)
 
 
@@ -77,33 +81,21 @@ def _load_module(use: Use) -> None:
 
 @TABLE.directive("worker_processes", Context.MAIN, takes(1))
 def _worker_processes(use: Use) -> None:
-    if use.args[0] == "auto":
-        use.put("worker_processes", _processors())
-    else:
-        use.put("worker_processes", _number(use))
-
-
-def _number(use: Use) -> int:
-    number = use.args[0]
-    if not (number.isascii() and number.isdigit()):
-        raise (
-            use.fault("invalid value")
-            if use.name == "worker_processes"
-            else use.error(f'invalid number "{number}"')
-        )
-    return int(number)
-
-
-def _processors() -> int:
-    return os.cpu_count() or 1
+    try:
+        number = (os.cpu_count() or 1) if use.args[0] == "auto" else parse_number(use.args[0])
+    except ValueError:
+        raise use.fault("invalid value") from None
+    use.put("worker_processes", number)
 
 
 @TABLE.directive("worker_priority", Context.MAIN, takes(1))
 def _worker_priority(use: Use) -> None:
     number = use.args[0]
-    if not number.lstrip("+-").isdigit():
-        raise use.fault("invalid number")
-    use.put("worker_priority", int(number))
+    try:
+        value = parse_number(number[1:] if number[:1] in ("+", "-") else number)
+    except ValueError:
+        raise use.fault("invalid number") from None
+    use.put("worker_priority", -value if number.startswith("-") else value)
 
 
 @TABLE.directive("worker_cpu_affinity", Context.MAIN, takes(1, None))

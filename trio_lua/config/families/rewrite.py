@@ -112,7 +112,7 @@ def _if(use: Use) -> None:
 def _condition(use: Use) -> Condition:
     words = _without_parentheses(use)
     if not words:
-        raise use.error(f'invalid condition "{use.args[0]}"')
+        raise use.error('invalid condition ")"')
     first = words[0]
     if len(first) > 1 and first.startswith("$"):
         return _comparison(use, words)
@@ -142,12 +142,8 @@ def _without_parentheses(use: Use) -> list[str]:
     words = list(use.args)
     if not words[0].startswith("("):
         raise use.error(f'invalid condition "{words[0]}"')
+    words[0] = words[0][1:]
     if not words[-1].endswith(")"):
         raise use.error(f'invalid condition "{words[-1]}"')
-    words[0] = words[0][1:]
     words[-1] = words[-1][:-1]
-    if not words[0]:
-        del words[0]
-    if words and not words[-1]:
-        del words[-1]
-    return words
+    return [word for index, word in enumerate(words) if word or 0 < index < len(words) - 1]
