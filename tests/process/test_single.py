@@ -303,7 +303,7 @@ async def test_reload_without_a_way_to_do_it(stage: Stage, nursery: trio.Nursery
         (LuaError("init_by_lua error: x"), "[error] init_by_lua error: x"),
         (LuaError("x", "stack traceback:\n\ty"), "[error] x\nstack traceback:\n\ty"),
         (ConfigError("bad", "nginx.conf", 3), "[emerg] bad in nginx.conf:3"),
-        (TrioLuaError("no"), "[alert] no"),
+        (TrioLuaError("no"), "[emerg] no"),
         (
             PermissionError(13, "Permission denied", "/x"),
             '[alert] system error "/x" (13: Permission denied)',
@@ -325,7 +325,7 @@ async def test_failed_announcement(stage: Stage, log: Any) -> None:
     process = SingleProcess(stage.cycle(), stage.run_worker, ready=fail, signals=stage.signals)
     await stage.run(process)
     assert isinstance(stage.status, StartError)
-    assert log.lines == ["[alert] no pid file"]
+    assert log.lines == ["[emerg] no pid file"]
 
 
 async def test_worker_that_breaks_down(stage: Stage, nursery: trio.Nursery, log: Any) -> None:

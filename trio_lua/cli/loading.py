@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
+from pathlib import Path
 
-from trio_lua.config.model import (
-    Config,
-    Http,
-    Listen,
-    Location,
-    LuaCode,
-    MatchKind,
-    Server,
-    Settings,
-    Source,
-    Template,
-)
+from trio_lua.config.model import Config, Listen
 from trio_lua.errors import ConfigError
 from trio_lua.log.error_log import LEVELS, WARN, Log
 
@@ -51,7 +42,7 @@ def from_conf(path: str, *, prefix: str, directives: str = "") -> Config:
 
 
 def from_script(path: str, *, prefix: str, listens: tuple[Listen, ...]) -> Config:
-    """The configuration that serves every request by one Lua file, found anew on a reload.
+    """The configuration that serves every request by one Lua file.
 
     ``require`` looks beside the file, in its folder ``lib`` and in the prefix first.
 
@@ -61,28 +52,25 @@ def from_script(path: str, *, prefix: str, listens: tuple[Listen, ...]) -> Confi
     if not os.access(path, os.R_OK):
         reason = os.strerror(errno.EACCES if os.path.exists(path) else errno.ENOENT)
         raise ConfigError(reason, path)
-    source = Source(path, 1)
-    handler = LuaCode("content_by_lua_file", source, path, path=Template(path, (path,)))
     folder = os.path.dirname(path)
-    return _application(handler, prefix, listens, (f"{folder}/", f"{folder}/lib/", prefix))
+    return _application(Path(path), prefix, listens, (f"{folder}/", f"{folder}/lib/", prefix))
 
 
 def from_code(code: str, *, prefix: str, listens: tuple[Listen, ...]) -> Config:
     """The configuration that serves every request by a piece of Lua code."""
-    source = Source("command line", 1)
-    handler = LuaCode("content_by_lua_block", source, "command line", code=code)
-    return _application(handler, prefix, listens, (prefix,))
+    return _application(code, prefix, listens, (prefix,))
 
 
 def _application(
-    handler: LuaCode, prefix: str, listens: tuple[Listen, ...], folders: tuple[str, ...]
+    source: str | Path, prefix: str, listens: tuple[Listen, ...], folders: tuple[str, ...]
 ) -> Config:
-    settings = Settings()
-    everything = Location(MatchKind.PREFIX, "/", settings, handler.source, content=handler)
-    outer = Location(MatchKind.SERVER, "", settings, handler.source, locations=(everything,))
-    server = Server(listens, (), outer, handler.source)
+    from trio_lua.config.builder import from_lua
+
     search = "".join(f"{f}?.lua;{f}?/init.lua;" for f in dict.fromkeys(folders))
-    return Config(http=Http(servers=(server,), lua_package_path=f"{search};"), prefix=prefix)
+    config = from_lua(source, prefix=prefix, lua_package_path=f"{search};", access_log="off")
+    [server] = config.http.servers
+    server = replace(server, listens=listens)
+    return replace(config, http=replace(config.http, servers=(server,)))
 
 
 def one_line(error: ConfigError) -> str:

@@ -62,11 +62,8 @@ def run(options: Options) -> int:
     command = _Command(options)
     try:
         status = _run(command)
-    except ConfigError as exc:
-        _log(command.log, EMERG, exc)
-        status = 1
     except TrioLuaError as exc:
-        _log(command.log, ALERT, exc)
+        _log(command.log, EMERG, exc)
         status = 1
     except KeyboardInterrupt:
         status = 130
@@ -153,7 +150,7 @@ def _serve(command: _Command, config: Config) -> int:
     from trio_lua.process import environment
     from trio_lua.process.cycle import open_cycle
     from trio_lua.process.daemon import daemonize
-    from trio_lua.process.run import run_nginx
+    from trio_lua.process.run import prepare, run_nginx
     from trio_lua.process.sockets import ListenError
 
     account = environment.account(config.user) if config.master_process else None
@@ -171,9 +168,7 @@ def _serve(command: _Command, config: Config) -> int:
         log.log(NOTICE, f"nginx/{NGINX_VERSION} (trio_lua {__version__})".encode())
         if config.worker_processes > 1:
             log.log(NOTICE, b"worker_processes is %d, one process runs" % config.worker_processes)
-        environment.apply(config.env, inherited)
-        environment.limit_files(config.worker_rlimit_nofile)
-        environment.change_folder(config.working_directory)
+        prepare(config, inherited, log)
     except BaseException:
         cycle.close()
         raise
@@ -183,12 +178,12 @@ def _serve(command: _Command, config: Config) -> int:
         try:
             fresh = command.load()
             log_warnings(fresh, current.error_log)
-            environment.apply(fresh.env, inherited)
+            prepare(fresh, inherited, current.error_log)
             return open_cycle(fresh, default_log=command.error_log, previous=current)
-        except ConfigError as exc:
-            current.error_log.log(EMERG, str(exc).encode("utf-8", "surrogateescape"))
         except ListenError:
             pass
+        except TrioLuaError as exc:
+            current.error_log.log(EMERG, str(exc).encode("utf-8", "surrogateescape"))
         return None
 
     return run_nginx(cycle, reload=reload, announce=announce, account=account)

@@ -124,7 +124,7 @@ def serve(options: ServeOptions, *, run_worker: RunWorker | None = None) -> int:
     """
     from trio_lua.process import environment
     from trio_lua.process.cycle import open_cycle
-    from trio_lua.process.run import default_worker, run
+    from trio_lua.process.run import default_worker, prepare, run
     from trio_lua.process.single import SingleProcess
     from trio_lua.process.sockets import ListenError, Listeners
 
@@ -145,10 +145,6 @@ def serve(options: ServeOptions, *, run_worker: RunWorker | None = None) -> int:
     loading.log_warnings(config, cycle.error_log)
     inherited = dict(os.environ)
 
-    def prepare(config: Config) -> None:
-        if options.is_conf:
-            environment.apply(config.env, inherited)
-
     def ready(_worker: Worker) -> None:
         if account is not None:
             environment.become(account)
@@ -159,15 +155,16 @@ def serve(options: ServeOptions, *, run_worker: RunWorker | None = None) -> int:
         try:
             fresh = load(options, listens)
             loading.log_warnings(fresh, current.error_log)
-            prepare(fresh)
+            if options.is_conf:
+                prepare(fresh, inherited, current.error_log)
             return open_cycle(
                 fresh, default_log=STDERR, console=_CONSOLE, previous=current, tries=1
             )
-        except ConfigError as exc:
-            text = loading.one_line(exc)
-            current.error_log.log(EMERG, text.encode("utf-8", "surrogateescape"))
         except ListenError:
             pass
+        except TrioLuaError as exc:
+            text = loading.one_line(exc) if isinstance(exc, ConfigError) else str(exc)
+            current.error_log.log(EMERG, text.encode("utf-8", "surrogateescape"))
         return None
 
     process = SingleProcess(
@@ -178,9 +175,8 @@ def serve(options: ServeOptions, *, run_worker: RunWorker | None = None) -> int:
         beside=_watch if options.reload else None,
     )
     try:
-        prepare(config)
-        environment.limit_files(config.worker_rlimit_nofile)
-        environment.change_folder(config.working_directory)
+        if options.is_conf:
+            prepare(config, inherited, cycle.error_log)
     except TrioLuaError:
         cycle.close()
         raise

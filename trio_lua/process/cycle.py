@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trio_lua.config.model import Config
-from trio_lua.errors import ConfigError, LuaError, TrioLuaError
+from trio_lua.errors import LuaError, TrioLuaError
 from trio_lua.log.error_log import ALERT, EMERG, ERROR, ErrorLog, Log
 from trio_lua.log.files import os_error
 from trio_lua.process.sockets import ListenError, Listeners, listens_of
@@ -98,10 +98,8 @@ def report(error_log: Log, error: BaseException) -> None:
         if isinstance(single, LuaError):
             text = f"{single.message}\n{single.traceback}" if single.traceback else single.message
             level = ERROR
-        elif isinstance(single, ConfigError):
-            text, level = str(single), EMERG
         elif isinstance(single, TrioLuaError):
-            text, level = str(single), ALERT
+            text, level = str(single), EMERG
         elif isinstance(single, OSError) and single.errno:
             name = f' "{single.filename}"' if single.filename is not None else ""
             text, level = f"system error{name} {os_error(single)}", ALERT

@@ -6,24 +6,44 @@ serve`` with a line on the terminal.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 
 from trio_lua.config.model import Config
-from trio_lua.log.error_log import EMERG, NOTICE, ErrorLog
+from trio_lua.errors import TrioLuaError
+from trio_lua.log.error_log import ALERT, EMERG, NOTICE, ErrorLog, Log
 from trio_lua.log.files import resolve
 from trio_lua.process import environment, pidfile
 from trio_lua.process.cycle import Cycle
 from trio_lua.process.daemon import Ready
 from trio_lua.process.single import RunWorker, SingleProcess, StartError, Worker
 
-__all__ = ["default_worker", "pid_path", "run", "run_nginx"]
+__all__ = ["default_worker", "pid_path", "prepare", "run", "run_nginx"]
 
 
 def pid_path(config: Config) -> str:
     """Where the pid file of a configuration lies."""
     return resolve(config.pid, config.prefix)
+
+
+def prepare(config: Config, inherited: Mapping[str, str], log: Log) -> None:
+    """Make the process what the configuration wants before its worker runs.
+
+    Args:
+        config: The configuration.
+        inherited: The environment that the command was started with.
+        log: Where a limit that the system refuses is reported; nginx goes on, too.
+
+    Raises:
+        TrioLuaError: ``working_directory`` cannot be entered.
+    """
+    environment.apply(config.env, inherited)
+    try:
+        environment.limit_files(config.worker_rlimit_nofile)
+    except TrioLuaError as exc:
+        log.log(ALERT, str(exc).encode())
+    environment.change_folder(config.working_directory)
 
 
 def default_worker() -> RunWorker:
