@@ -51,3 +51,7 @@ def test_code() -> None:
     [location] = config.http.servers[0].location.locations
     assert location.content is not None
     assert location.content.code == "ngx.say('$x; {')"
+    assert location.content.chunk_name == "command line"
+    with pytest.raises(ConfigError) as caught:
+        from_code("", prefix="/p/", listens=HERE)
+    assert one_line(caught.value) == "invalid location config: no runnable Lua code"

@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from trio_lua.config.model import Config, Listen
+from trio_lua.config.model import Config, Listen, Source
 from trio_lua.errors import ConfigError
 from trio_lua.log.error_log import LEVELS, WARN, Log
 
@@ -23,6 +23,8 @@ __all__ = [
 
 #: Where an application without a configuration listens.
 DEFAULT_LISTEN = "127.0.0.1:8000"
+
+_COMMAND_LINE = Source("command line", 1)
 
 
 def is_script(path: str) -> bool:
@@ -67,9 +69,21 @@ def _application(
     from trio_lua.config.builder import from_lua
 
     search = "".join(f"{f}?.lua;{f}?/init.lua;" for f in dict.fromkeys(folders))
-    config = from_lua(source, prefix=prefix, lua_package_path=f"{search};", access_log="off")
+    try:
+        config = from_lua(source, prefix=prefix, lua_package_path=f"{search};", access_log="off")
+    except ConfigError as exc:
+        # its place is this module's
+        raise ConfigError(exc.message, hint=exc.hint) from None
     [server] = config.http.servers
-    server = replace(server, listens=listens)
+    [location] = server.location.locations
+    assert location.content is not None
+    if isinstance(source, str):
+        handler = replace(location.content, source=_COMMAND_LINE, chunk_name="command line")
+    else:
+        handler = replace(location.content, source=Source(str(source), 1))
+    location = replace(location, content=handler)
+    outer = replace(server.location, locations=(location,))
+    server = replace(server, listens=listens, location=outer)
     return replace(config, http=replace(config.http, servers=(server,)))
 
 
