@@ -6,14 +6,16 @@ import importlib.metadata
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
 from benchmarks.cases import CASES, Hold
 from benchmarks.servers import SERVERS
 
-__all__ = ["BurstResult", "HoldResult", "Report"]
+__all__ = ["BurstResult", "HoldResult", "Report", "has_marks"]
 
+_BEGIN, _END = "<!-- results -->", "<!-- end of results -->"
 _PACKAGES = ("trio", "lupa", "h11", "granian", "uvicorn", "uvloop", "httptools", "hypercorn")
 
 
@@ -83,18 +85,24 @@ class Report:
         facts = ", ".join(machine.facts().values())
         packages = ", ".join(f"{name} {version}" for name, version in _versions().items())
         lines = [
-            f"{facts}; load {self.load:.1f} at the start.",
-            packages + ".",
-            f"{self.rounds} rounds of {self.seconds} s, {self.connections} connections.",
+            f"{facts}; load {self.load:.1f} at the start;",
+            f"{packages};",
+            f"rounds: {self.rounds}, of {self.seconds} s each; {self.connections} connections.",
         ]
         for case in CASES.values():
             if isinstance(case, Hold):
                 lines += self._hold_table(case.name)
             else:
                 lines += self._burst_table(case.name)
-        lines += [f"{name}: skipped, {why}." for name, why in self.skipped.items()]
-        lines += [f"{name}: FAILED: {why}" for name, why in self.failed.items()]
+        lines += [f"- {name}: skipped, {why}." for name, why in self.skipped.items()]
+        lines += [f"- {name}: failed: {why}" for name, why in self.failed.items()]
         return "\n".join(lines)
+
+    def update(self, page: Path) -> None:
+        """Put the tables between the two marks of a Markdown page (:func:`has_marks`)."""
+        before, begin, rest = page.read_text().partition(_BEGIN)
+        _old, end, after = rest.partition(_END)
+        page.write_text(f"{before}{begin}\n{self.markdown()}\n{end}{after}")
 
     def _burst_table(self, case: str) -> list[str]:
         results = [result for result in self.bursts if result.case == case]
@@ -133,6 +141,14 @@ class Report:
         return _table(case, ("connections", "kB each", "too early", "lost"), rows) if rows else []
 
 
+def has_marks(page: Path) -> bool:
+    """Whether a page exists and says where its tables are."""
+    try:
+        return _END in page.read_text().partition(_BEGIN)[2]
+    except OSError:
+        return False
+
+
 def _table(case: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     table = [[CASES[case].title, *head], *map(list, rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -143,7 +159,7 @@ def _table(case: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> lis
         return f"| {' | '.join([first, *rest])} |"
 
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    return ["", line(table[0]), line(rule), *map(line, table[1:]), ""]
+    return ["", line(table[0]), line(rule), *map(line, table[1:])]
 
 
 def _versions() -> dict[str, str]:

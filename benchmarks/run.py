@@ -22,7 +22,7 @@ from benchmarks import machine
 from benchmarks.cases import CASES, Burst, Case, Hold
 from benchmarks.holding import holding
 from benchmarks.processes import Running, running
-from benchmarks.report import BurstResult, HoldResult, Report
+from benchmarks.report import BurstResult, HoldResult, Report, has_marks
 from benchmarks.servers import SERVERS, Server, client_missing
 from benchmarks.wrk import Figures, Wrk
 
@@ -32,7 +32,7 @@ CLIENT_CORE = 1
 
 #: Files a process needs besides its connections.
 _OTHER_FILES = 500
-#: Seconds without processor time after which a server is taken to have nothing left to do.
+#: Limit of each step of a case that holds connections.
 _HOLD_SECONDS = 40.0
 
 T = TypeVar("T")
@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = client_missing()
     if missing:
         print(f"{missing} is not installed", file=sys.stderr)
+        return 1
+    if options.update is not None and not has_marks(options.update):
+        print(f"{options.update} has no marks for the results", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, _terminate)
     limit = machine.file_limit()
@@ -72,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     finally:
         print(report.markdown())
+        if options.update is not None:
+            report.update(options.update)
         if options.json is not None:
             options.json.write_text(json.dumps(report.data(), indent=2) + "\n")
     return 1 if report.failed else 0
@@ -100,6 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=_positive, default=1, help="of a burst (1)")
     parser.add_argument("--connections", type=_positive, default=32, help="of a burst (32)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
+    parser.add_argument(
+        "--update", type=Path, metavar="FILE", help="put the tables into this page, too"
+    )
     return parser
 
 

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-
 from benchmarks.cases import BODY, LARGE, SUSPEND
-from trio_lua.config.model import (
-    Config,
-    Http,
-    Listen,
-    Location,
-    LuaCode,
-    MatchKind,
-    Server,
-    Settings,
-    Source,
-)
 
-__all__ = ["conf", "load"]
+__all__ = ["conf"]
 
 _HELLO = BODY.decode().rstrip("\n")
 _FIRST, _SECOND = _HELLO.split(" ")
@@ -89,34 +75,3 @@ http {{
 def conf(port: int, main: str = "") -> str:
     """The configuration; ``main`` goes before its blocks."""
     return main + _CONF.replace("PORT", str(port))
-
-
-def load(port: int) -> Config:
-    """The configuration as trio_lua's model."""
-    text = conf(port)
-    source = Source("nginx.conf", 1)
-
-    def code(name: str, block: str) -> LuaCode | None:
-        found = re.search(rf"{name}_by_lua_block \{{(.*?)\n {{8,12}}\}}", block, re.DOTALL)
-        return found and LuaCode(name, source, name, code=found[1])
-
-    settings = Settings(keepalive_timeout=120.0, keepalive_requests=1_000_000_000)
-    locations = tuple(
-        Location(
-            kind=MatchKind.PREFIX,
-            path=path,
-            settings=replace(
-                settings,
-                rewrite_by_lua=code("rewrite", block),
-                access_by_lua=code("access", block),
-            ),
-            source=source,
-            content=code("content", block),
-        )
-        for path, block in re.findall(r"location (\S+) \{(.*?)\n {8}\}", text, re.DOTALL)
-    )
-    init = LuaCode("init", source, "init", code=f'large = string.rep("x", {len(LARGE)})')
-    outer = Location(MatchKind.SERVER, "", settings, source, locations=locations)
-    server = Server((Listen("127.0.0.1", port, backlog=4096),), ("",), outer, source)
-    http = Http(servers=(server,), init_by_lua=init)
-    return Config(http=http, worker_connections=20000)

@@ -12,6 +12,7 @@ import socket
 import trio
 
 from benchmarks.servers import lua_app
+from trio_lua.config import nginx
 from trio_lua.log.error_log import ErrorLog
 from trio_lua.server.worker import Worker
 
@@ -19,7 +20,7 @@ __all__ = ["main"]
 
 
 async def _serve(port: int, mode: str) -> None:
-    config = lua_app.load(port)
+    config = nginx.loads(lua_app.conf(port))
     worker = Worker(
         config,
         error_log=ErrorLog("stderr", "warn"),
