@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,9 +168,9 @@ def decoded(result: Any) -> Any:
 
 
 @pytest.fixture
-def make_lua(tmp_path: Path) -> Iterator[Callable[..., Lua]]:
+def make_lua(tmp_path: Path) -> Callable[..., Lua]:
     """Make a :class:`Lua` with settings of the ``http`` block."""
-    yield lambda **http: Lua(tmp_path, **http)
+    return lambda **http: Lua(tmp_path, **http)
 
 
 @pytest.fixture

@@ -100,7 +100,17 @@ def test_constants(lua: Lua) -> None:
         "BAD_CONTEXT",
     ]
     values = ", ".join(f"base.FFI_{name}" for name in names)
-    assert lua.eval(BASE + f"out({values})") == "0 -1 -2 -3 -4 -5 -6 -100 -101".split()
+    assert lua.eval(BASE + f"out({values})") == [
+        "0",
+        "-1",
+        "-2",
+        "-3",
+        "-4",
+        "-5",
+        "-6",
+        "-100",
+        "-101",
+    ]
 
 
 def test_string_buffers(lua: Lua) -> None:

@@ -398,3 +398,5 @@ coroutine._create, coroutine._resume, coroutine._yield = raw_create, raw_resume,
 coroutine._wrap, coroutine._status = raw_wrap, raw_status
 coroutine.create, coroutine.resume, coroutine.yield = co_create, co_resume, co_yield
 coroutine.wrap, coroutine.status = co_wrap, co_status
+-- not in OpenResty, and its answer would be another one here
+coroutine.isyieldable = nil

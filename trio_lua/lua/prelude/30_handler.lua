@@ -223,6 +223,7 @@ end
 
 -- Line 12 of a chunk of this name is where OpenResty's own guard logs, so log filters know it.
 local make_guard = loadstring([[
+
 local ngx, rawset, tostring, frames = ...
 
 return function(t, name, value)

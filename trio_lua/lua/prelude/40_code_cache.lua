@@ -23,40 +23,60 @@ end
 
 -- ------------------------------------------------------------------ ffi
 
+-- Before a request without the cache has declared anything, what modules with the cache see is LuaJIT's own
+-- behaviour; after that, a type may be there that they are about to declare for the first time.
+
 local raw_cdef, raw_metatype = ffi.cdef, ffi.metatype
-local declared = {}
+local declared, declared_fresh = {}, {}
+local fresh_ffi = copy(ffi)
+local any_fresh_type = false
 
 function ffi.cdef(text, ...)
     if select("#", ...) == 0 and type(text) == "string" then
+        if declared_fresh[text] then
+            return
+        end
         declared[text] = true
     end
     return raw_cdef(text, ...)
 end
 
-local fresh_ffi = copy(ffi)
-
 function fresh_ffi.cdef(text, ...)
     if select("#", ...) > 0 then
         return raw_cdef(text, ...)
-    elseif declared[text] then
+    elseif declared[text] or declared_fresh[text] then
         return
     end
     local ok, err = pcall(raw_cdef, text)
     if not ok then
         error(err, 2)
     end
-    declared[text] = true
+    declared_fresh[text] = true
 end
 
-function fresh_ffi.metatype(ct, meta)
+-- The metatable that a type got first stays.
+local function metatype(ct, meta)
     local ok, result = pcall(raw_metatype, ct, meta)
     if ok then
         return result
     elseif find(result, "protected metatable", 1, true) then
-        -- the one it got first stays
         return ffi.typeof(ct)
     end
-    error(result, 2)
+    error(result, 3)
+end
+
+function fresh_ffi.metatype(ct, meta)
+    any_fresh_type = true
+    local result = metatype(ct, meta)
+    return result
+end
+
+function ffi.metatype(ct, meta)
+    if not any_fresh_type then
+        return raw_metatype(ct, meta)
+    end
+    local result = metatype(ct, meta)
+    return result
 end
 
 -- ------------------------------------------------------------------ module()
