@@ -178,18 +178,25 @@ class _Body:
 
     def _string(self, quote: str) -> None:
         start = len(self._taken)
+        char = self._next()
         while True:
-            char = self._next()
             if char == quote:
                 return
             if char == "\\":
-                self._next()
+                char = self._next()
+                if char == "z":
+                    # Skips the blanks behind it, line ends too.
+                    char = self._next()
+                    while char.isspace():
+                        char = self._next()
+                    continue
             elif char in ("\n", ""):
                 # No string after all (as in "it's"): the quote stands alone, and what follows
                 # is looked at once more.
                 self._again.extend(reversed(self._taken[start:]))
                 del self._taken[start:]
                 return
+            char = self._next()
 
 
 def lex(chars: Iterator[tuple[str, int]], directive: str) -> Iterator[Token]:
@@ -207,6 +214,8 @@ def lex(chars: Iterator[tuple[str, int]], directive: str) -> Iterator[Token]:
                 if inner == quote:
                     break
                 word += quote if inner == "\\" + quote else inner
+            else:
+                return
             yield word, line, True
             word = ""
         elif char.isspace():
