@@ -55,6 +55,25 @@ def test_values_in_and_out(lua: Lua) -> None:
     ]
 
 
+async def test_numbers_of_values_are_kept(lua: Lua, autojump_clock: trio.testing.MockClock) -> None:
+    await lua.run(
+        """
+        local n = function(...) return select("#", ...) end
+        local co = coroutine.create(function()
+            out(n(coroutine.yield()), n(coroutine.yield(nil)), n(coroutine.yield(nil, nil)), n(ngx.sleep(1)))
+        end)
+        local counts = {}
+        for i = 0, 3 do
+            counts[#counts + 1] = n(coroutine.resume(co, unpack({}, 1, i)))
+        end
+        out(unpack(counts))
+        local f = coroutine.wrap(function() coroutine.yield() coroutine.yield(nil) return nil, nil end)
+        out(n(f()), n(f()), n(f()))
+        """
+    )
+    assert lua.take() == [["1", "2", "3", "0"], ["1", "2", "3", "1"], ["0", "1", "2"]]
+
+
 async def test_suspending_below_other_coroutines_is_invisible_to_them(
     lua: Lua, autojump_clock: trio.testing.MockClock
 ) -> None:

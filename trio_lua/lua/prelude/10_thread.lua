@@ -276,11 +276,14 @@ end
 local relay, pass
 
 -- Results of co's coroutine.resume, once it has really returned, failed or yielded to it.
-pass = function(co, ok, mark, ...)
-    if ok and (mark == OP or mark == RELAYED or mark == LEAVE) then
-        return relay(co, mark, ...)
+pass = function(co, ok, ...)
+    if ok then
+        local mark = ...
+        if mark == OP or mark == RELAYED or mark == LEAVE then
+            return relay(co, ...)
+        end
     end
-    return ok, mark, ...
+    return ok, ...
 end
 
 relay = function(co, mark, ...)
@@ -339,12 +342,13 @@ local relay_wrap
 
 -- An error inside ends what called: past every pcall, up to the next coroutine.resume or the light
 -- thread, where `blocks` become the traceback.
-local function unwrap(co, ok, mark, ...)
+local function unwrap(co, ok, ...)
+    local mark = ...
     if ok then
         if mark == OP or mark == RELAYED or mark == LEAVE then
-            return relay_wrap(co, mark, ...)
+            return relay_wrap(co, ...)
         end
-        return mark, ...
+        return ...
     end
     return leave(FAILED, mark, { rt.load_trace(mark) or frames(co) })
 end
