@@ -488,6 +488,20 @@ def test_an_error_in_init_names_its_place(lua: Lua) -> None:
         lua.init("error('no')")
 
 
+def test_broken_code_in_init(lua: Lua) -> None:
+    with pytest.raises(LuaError, match=r"^init_by_lua\(nginx\.conf:1\):2: '=' expected near 'x'$"):
+        lua.init("\nx x")
+    path = lua.path / "init.lua"
+    handler = LuaCode(
+        "init_by_lua_file", Source("c", 1), "init.lua", path=Template("init.lua", ("init.lua",))
+    )
+    with pytest.raises(LuaError, match=rf"^cannot open {path}: No such file or directory$"):
+        lua.rt.run_init(handler, Phase.INIT)
+    path.write_text("\n\ny y")
+    with pytest.raises(LuaError, match=r"^[^:]*/init\.lua:3: '=' expected near 'y'$"):
+        lua.rt.run_init(handler, Phase.INIT)
+
+
 # -------------------------------------------------------------------------------- errors and tracebacks
 
 

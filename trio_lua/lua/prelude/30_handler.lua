@@ -49,7 +49,7 @@ local function compile(id)
     local factory, err = loadstring(SIGNATURE .. h.code .. "\nend", h.chunk)
     if not factory then
         local _, plain = loadstring(h.code, h.chunk)
-        return nil, "failed to load inlined Lua code: " .. (plain or err)
+        return nil, plain or err
     end
     compiled[id] = factory
     return factory
@@ -59,12 +59,12 @@ end
 local function compile_file(path)
     local code, err = rt.py.read_file(path)
     if not code then
-        return nil, 'failed to load external Lua file "' .. path .. '": cannot open ' .. path .. ": " .. err, true
+        return nil, "cannot open " .. path .. ": " .. err, true
     end
     if sub(code, 1, 1) == "\27" then
         local fn, why = loadstring(code, "@" .. path)
         if not fn then
-            return nil, 'failed to load external Lua file "' .. path .. '": ' .. why
+            return nil, why
         end
         return function()
             return loadstring(code, "@" .. path)
@@ -77,7 +77,7 @@ local function compile_file(path)
     if not fn then
         -- without the wrapper, so that an early end of file is named as the user wrote it
         local _, plain = loadstring(code, "@" .. path)
-        return nil, 'failed to load external Lua file "' .. path .. '": ' .. (plain or why)
+        return nil, plain or why
     end
     return fn
 end
@@ -90,7 +90,7 @@ local function closure(r, id, path)
         if not factory or r.loc.code_cache == false then
             factory, err, missing = compile_file(path)
             if not factory then
-                return nil, err, missing
+                return nil, 'failed to load external Lua file "' .. path .. '": ' .. err, missing
             end
             files[path] = factory
         end
@@ -99,7 +99,7 @@ local function closure(r, id, path)
         if not factory then
             factory, err = compile(id)
             if not factory then
-                return nil, err, false
+                return nil, "failed to load inlined Lua code: " .. err, false
             end
         end
     end
