@@ -109,7 +109,7 @@ class Build:
                 text = file.read().decode("utf-8", "surrogateescape")
         except (OSError, ValueError) as error:
             if isinstance(error, OSError):
-                call = "read" if isinstance(error, IsADirectoryError) else "open"
+                call = "pread" if isinstance(error, IsADirectoryError) else "open"
                 message = f'{call}() "{path}" failed ({error.errno}: {error.strerror})'
             else:
                 message = f'open() "{path}" failed ({error})'
