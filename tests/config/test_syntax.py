@@ -29,6 +29,7 @@ def words(text: str) -> list[tuple[str, ...]]:
         ('if ("$a" = "b") {}', [("if", '("$a"', "=", "b", ")")]),
         ("a 'b\n#c\n' d;", [("a", "b\n#c\n", "d")]),
         ('"a" b;', [("a", "b")]),
+        ("a b}c}} d} e} ;", [("a", "b}c}}", "d}", "e}")]),
     ],
 )
 def test_words(text: str, expected: list[tuple[str, ...]]) -> None:

@@ -106,6 +106,7 @@ def statements(text: str, file: str) -> Iterator[Statement]:
     tokens = _lex_file_object(feed)
     words: list[str] = []
     done = 0  # everything before this position belongs to a token
+    glue = -1  # where a word ended with a brace that may not have been its last letter
     drift = 0  # lines that were read behind crossplane's back
     command_line = file == COMMAND_LINE
 
@@ -146,9 +147,16 @@ def statements(text: str, file: str) -> Iterator[Statement]:
             words = []
         elif token == "}":
             place = source(done - 1)
+            if words and (glue == done - 1 or feed.text[done - 2] not in " \t\r\n"):
+                # Inside a word it is a letter like any other, which crossplane does not know.
+                words[-1] += "}"
+                glue = done
+                continue
             if words:
                 raise fail('unexpected "}"', place)
             yield Statement((), "}", place)
+        elif words and glue == done - 1 - len(token):
+            words[-1] += unescape(token)
         elif token[0] != "#":
             words.append(unescape(token))
     if words or feed.text[done:].strip():
