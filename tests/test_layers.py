@@ -24,7 +24,6 @@ LAYERS = {
 }
 
 
-
 def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py"))
 

@@ -221,21 +221,22 @@ async def test_silent_clients_are_cut_off(serve: Serve, autojump_clock: Any) -> 
 
 
 async def test_idle_connections_are_closed(serve: Serve, autojump_clock: Any) -> None:
-    settings = Settings(keepalive_timeout=30.0)
+    settings = Settings(keepalive_timeout=20.0)
     async with serve(config([location("/", "ngx.say(1)", settings)], settings=settings)) as running:
         client = await running.connect()
         assert (await client.get("/"))[0] == 200
         assert await client.rest() == b""
 
 
-async def test_body_timeout(serve: Serve, autojump_clock: Any) -> None:
+async def test_a_body_that_does_not_come_ends_the_connection(
+    serve: Serve, autojump_clock: Any
+) -> None:
     settings = Settings(client_body_timeout=5.0)
     handler = "ngx.req.read_body() ngx.say('read')"
     async with serve(config([location("/", handler, settings)])) as running:
         client = await running.connect()
         await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n123")
-        status, headers, _ = await client.response()
-        assert (status, headers["connection"]) == (408, "close")
+        assert await client.rest() == b""
 
 
 async def test_quit_finishes_running_requests(serve: Serve) -> None:
@@ -251,5 +252,3 @@ async def test_quit_finishes_running_requests(serve: Serve) -> None:
         assert await idle.rest() == b""
         assert (await busy.response())[2] == b"done\n"
         assert await busy.rest() == b""
-
-

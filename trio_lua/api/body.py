@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Mapping
@@ -152,10 +153,8 @@ def install(table: OpTable, connections: Mapping[int, ClientConnection], prefix:
         return await read_body(request, prefix)
 
     def unlink(_connection: int, path: bytes) -> None:
-        try:
+        with contextlib.suppress(OSError):
             os.unlink(path)
-        except OSError:
-            pass
 
     def own_file(connection: int, path: bytes) -> None:
         _keep(connections[connection].request, os.fsdecode(path))

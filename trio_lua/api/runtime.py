@@ -24,6 +24,7 @@ from trio_lua.lua.vm import VM
 from trio_lua.request.context import ClientConnection
 from trio_lua.request.exchange import Captures
 from trio_lua.request.phase import ALLOWED, CONTEXT_NAMES, PHASE_NAMES, Phase
+from trio_lua.request.state import Request
 
 __all__ = ["NGINX_VERSION", "Regexes", "Runtime"]
 
@@ -146,8 +147,8 @@ class Runtime:
         clock: Callable[[], float],
         sinks: list[Log],
         product: str,
-        document_root: Callable[[object], bytes] = lambda _request: b"",
-        request_filename: Callable[[object], bytes] = lambda _request: b"",
+        document_root: Callable[[Request], bytes] = lambda _request: b"",
+        request_filename: Callable[[Request], bytes] = lambda _request: b"",
     ) -> None:
         self.config = config
         self.clock = clock
@@ -160,7 +161,8 @@ class Runtime:
         output.install(table, self.connections)
         body.install(table, self.connections, prefix)
         var.install(table, self.connections, clock, document_root, request_filename)
-        for name, call in {**codec.calls(), **time_api.calls(clock)}.items():
+        calls: dict[str, Callable[..., Any]] = {**codec.calls(), **time_api.calls(clock)}
+        for name, call in calls.items():
             table.call(name, call)
         table.call("read_file", _read_file)
 
@@ -324,5 +326,3 @@ def _read_file(path: bytes) -> tuple[bytes | None, bytes | None]:
         return Path(os.fsdecode(path)).read_bytes(), None
     except OSError as error:
         return None, os.strerror(error.errno or 0).encode()
-
-

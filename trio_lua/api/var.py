@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from trio_lua.lua.ops import OpTable
 from trio_lua.request.context import ClientConnection
+from trio_lua.request.state import Request
 
 __all__ = ["install"]
 
@@ -38,8 +39,8 @@ def install(
     table: OpTable,
     connections: Mapping[int, ClientConnection],
     clock: Callable[[], float],
-    document_root: Callable[[object], bytes],
-    request_filename: Callable[[object], bytes],
+    document_root: Callable[[Request], bytes],
+    request_filename: Callable[[Request], bytes],
 ) -> None:
     """Add the calls of ``var.lua``.
 

@@ -21,8 +21,9 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Callable, Iterable, Mapping
+from typing import Any
 
 from trio_lua.errors import LuaError
 
@@ -48,7 +49,13 @@ def _pin_libraries() -> None:
     They are never unloaded: LuaJIT closes the libraries of a VM before it runs the finalizers of objects
     that they made.
     """
-    for name in ("libpcre2-8.so.0", "libpcre2-8.so", "libpcre2-8.dylib", "libcrypto.so.3", "libcrypto.so"):
+    for name in (
+        "libpcre2-8.so.0",
+        "libpcre2-8.so",
+        "libpcre2-8.dylib",
+        "libcrypto.so.3",
+        "libcrypto.so",
+    ):
         with contextlib.suppress(OSError):
             ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
 
@@ -175,9 +182,7 @@ class VM:
         result = self._run(code, chunk_name.encode("utf-8", "surrogateescape"))
         if result is not True:
             _, message, trace = result
-            raise LuaError(
-                message.decode("utf-8", "replace"), trace.decode("utf-8", "replace")
-            )
+            raise LuaError(message.decode("utf-8", "replace"), trace.decode("utf-8", "replace"))
 
     def export(self, name: str) -> Callable[..., Any]:
         """The Lua function that a prelude file put into ``rt.export``.

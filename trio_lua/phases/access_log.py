@@ -77,9 +77,7 @@ class AccessLogs:
     def _file(self, path: str) -> AccessLogFile:
         file = self._logs.get(path)
         if file is None:
-            file = self._logs[path] = AccessLogFile(
-                path, prefix=self._prefix, files=self._files
-            )
+            file = self._logs[path] = AccessLogFile(path, prefix=self._prefix, files=self._files)
         return file
 
     def write(self, request: Request, logs: Sequence[AccessLog]) -> None:

@@ -33,6 +33,9 @@ __all__ = ["Engine"]
 
 _ERROR, _INFO = 4, 7
 
+#: Statuses that nginx records without sending them: request time-out, 444, client closed request.
+_TERMINATED = frozenset((408, 444, 499))
+
 #: nginx gives up after this many changes of the path in one request.
 _MAX_URI_CHANGES = 10
 
@@ -274,9 +277,7 @@ class Engine:
             lua.restart(request.id)
             if at_server:
                 return _NEXT
-            failed = self._count_change(
-                request, b'processing "' + request.uri + b'"'
-            )
+            failed = self._count_change(request, b'processing "' + request.uri + b'"')
             return failed or Goto()
         if isinstance(outcome, rewrite.Redirect):
             return self._redirect_to(request, outcome.status, outcome.target)
@@ -372,11 +373,11 @@ class Engine:
 
     def document_root(self, request: Request) -> bytes:
         """``$document_root``."""
-        return request.plan.files.base(request) or b""  # type: ignore[no-any-return]
+        return request.plan.files.base(request) or b""
 
     def request_filename(self, request: Request) -> bytes:
         """``$request_filename``."""
-        return request.plan.files.path(request) or b""  # type: ignore[no-any-return]
+        return request.plan.files.path(request) or b""
 
     def _redirect(self, request: Request, uri: bytes, args: bytes | None) -> Step:
         """An internal redirect to a path or a named location."""
@@ -433,13 +434,14 @@ class Engine:
             uri, args = result[1], result[2] if len(result) > 2 else None
             if uri.startswith(b"@"):
                 if args:
-                    request.log(5, b"query strings " + args + b" ignored when exec'ing named location " + uri)
+                    request.log(
+                        5,
+                        b"query strings " + args + b" ignored when exec'ing named location " + uri,
+                    )
                 args = request.args
             return self._redirect(request, uri, args)
         if outcome == Outcome.JUMP:
-            failed = self._count_change(
-                request, b'processing "' + request.uri + b'"'
-            )
+            failed = self._count_change(request, b'processing "' + request.uri + b'"')
             lua.restart(request.id)
             return failed or Goto()
         assert isinstance(result, tuple)
@@ -449,7 +451,10 @@ class Engine:
         message, trace = result[1], result[2]
         request.log(
             _ERROR,
-            b"lua entry thread aborted: runtime error: " + message + b"\nstack traceback:\n" + trace,
+            b"lua entry thread aborted: runtime error: "
+            + message
+            + b"\nstack traceback:\n"
+            + trace,
         )
         return Status(500)
 
@@ -459,9 +464,7 @@ class Engine:
                 return self._conclude(request)
             return _NEXT
         if 200 <= code < 300:
-            data, keepalive, special_code = self._three(
-                self._lua.exit_status(request.id, code)
-            )
+            data, keepalive, special_code = self._three(self._lua.exit_status(request.id, code))
             if special_code is not None:
                 return Status(special_code)
             self._output(request, data)
@@ -496,7 +499,7 @@ class Engine:
         """The response of a bare status: ``error_page``, or nginx's own page."""
         lua = self._lua
         request.status = code
-        if code == 444 or code < 0:
+        if code in _TERMINATED or code < 0:
             lua.put(request.id, b"status", max(code, 0))
             request.connection.abort()
             return _DONE

@@ -66,9 +66,7 @@ class Plan:
         "simple",
     )
 
-    def __init__(
-        self, number: int, location: Location, server: ServerPlan, files: Files
-    ) -> None:
+    def __init__(self, number: int, location: Location, server: ServerPlan, files: Files) -> None:
         self.id = number
         self.location = location
         self.settings: Settings = location.settings
@@ -146,9 +144,7 @@ class Plans:
         self._sink_of = sink_of
         self._access_log = access_log
         self._count = 0
-        self.tables: Mapping[Any, ServerTable] = server_tables(
-            config.http.servers, runtime.regexes
-        )
+        self.tables: Mapping[Any, ServerTable] = server_tables(config.http.servers, runtime.regexes)
         self.servers: dict[int, ServerPlan] = {}
         for server in config.http.servers:
             self.servers[id(server)] = self._server(server)
@@ -180,9 +176,7 @@ class Plans:
             inner = getattr(instruction, "location", None)
             if inner is not None:
                 self._location(inner, server, parent)
-        return compile_program(
-            location.rewrite, server_level=location.kind is MatchKind.SERVER
-        )
+        return compile_program(location.rewrite, server_level=location.kind is MatchKind.SERVER)
 
     def _location(self, location: Location, server: ServerPlan, parent: Plan | None) -> Plan:
         self._count += 1
@@ -269,5 +263,3 @@ def _absolute(path: Template, prefix: str) -> Template:
     if path.raw.startswith("/") or not prefix:
         return path
     return Template(prefix + path.raw, (prefix, *path.parts))
-
-

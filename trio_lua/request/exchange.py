@@ -7,7 +7,8 @@ written against this interface, so tests can drive them with a plain object.
 
 from __future__ import annotations
 
-from typing import Protocol, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from trio_lua.config.model import LuaCode, Template
 

@@ -7,8 +7,8 @@ that lua-nginx-module uses, so ``ngx.get_raw_phase`` agrees.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntFlag
-from typing import Mapping
 
 __all__ = ["ALLOWED", "CONTEXT_NAMES", "PHASE_NAMES", "Phase"]
 

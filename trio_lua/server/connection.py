@@ -68,9 +68,7 @@ class Connection:
         "transport",
     )
 
-    def __init__(
-        self, id: int, runtime: Runtime, endpoint: Endpoint, transport: Transport
-    ) -> None:
+    def __init__(self, id: int, runtime: Runtime, endpoint: Endpoint, transport: Transport) -> None:
         self.id = id
         self.runtime = runtime
         self.endpoint = endpoint
@@ -387,5 +385,3 @@ class Connection:
     @property
     def tls(self) -> bool:
         return self.transport.tls
-
-

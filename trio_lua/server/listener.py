@@ -33,7 +33,9 @@ class Endpoint:
         server = table.default
         count, size = server.large_client_header_buffers
         self.limits = HeadLimits(server.client_header_buffer_size, count, size)
-        self._single = not [name for s in [server] for name in s.names if name] and len(plans.servers) == 1
+        self._single = (
+            not [name for s in [server] for name in s.names if name] and len(plans.servers) == 1
+        )
 
     def server(self, host: bytes, request: Request) -> ServerPlan:
         """The server for a host name."""

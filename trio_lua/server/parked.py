@@ -10,6 +10,7 @@ Fair to every other task: a bounded batch, then a checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import select
 import socket
@@ -97,10 +98,8 @@ class ParkedDriver:
     def stop_listening(self) -> None:
         """Take no more connections; the sockets stay open."""
         for fd in self._listeners:
-            try:
+            with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
-            except OSError:
-                pass
         self._listeners.clear()
 
     async def run(self) -> None:
@@ -141,9 +140,7 @@ class ParkedDriver:
                 return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
-                    worker.log(
-                        3, f"accept4() failed ({error.errno}: {error.strerror})".encode()
-                    )
+                    worker.log(3, f"accept4() failed ({error.errno}: {error.strerror})".encode())
                     self._epoll.unregister(sock.fileno())
                     self._nursery.start_soon(self._accept_later, sock, endpoint)
                     return
@@ -185,9 +182,7 @@ class ParkedDriver:
             return
         if not data:
             if not conn.idle:
-                self._worker.log(
-                    7, b"client prematurely closed connection", conn
-                )
+                self._worker.log(7, b"client prematurely closed connection", conn)
             self.close(conn)
             return
         conn.receive(data)
@@ -229,9 +224,7 @@ class ParkedDriver:
             self._worker.rest(conn)
         elif not conn.reading_head:
             conn.reading_head = True
-            conn.deadline = (
-                self._worker.time + conn.endpoint.default.server.client_header_timeout
-            )
+            conn.deadline = self._worker.time + conn.endpoint.default.server.client_header_timeout
 
     async def _task(self, conn: Connection, coroutine: Any) -> None:
         request = conn.request
@@ -254,10 +247,8 @@ class ParkedDriver:
 
     def _park_out(self, conn: Connection) -> None:
         if self._parked.pop(conn.fd, None) is not None:
-            try:
+            with contextlib.suppress(OSError):  # closed already
                 self._epoll.unregister(conn.fd)
-            except OSError:
-                pass  # closed already
         conn.deadline = float("inf")
 
     def _forget(self, conn: Connection) -> None:
@@ -291,5 +282,3 @@ class ParkedDriver:
     def parked(self) -> int:
         """How many connections have no task."""
         return len(self._parked)
-
-

@@ -7,6 +7,7 @@ the peer end as :class:`Broken`, whatever the operating system called them.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Protocol
 
@@ -121,10 +122,8 @@ class SocketTransport:
                 raise Broken(str(error)) from None
 
     def send_eof(self) -> None:
-        try:
+        with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
 
     def close(self) -> None:
         if not self._closed:
@@ -157,9 +156,7 @@ class StreamTransport:
         while isinstance(inner, trio.SSLStream):
             inner = inner.transport_stream
         raw = getattr(inner, "socket", None)
-        self._addresses = (
-            (b"unix:", b"", b"unix:", b"") if raw is None else socket_addresses(raw)
-        )
+        self._addresses = (b"unix:", b"", b"unix:", b"") if raw is None else socket_addresses(raw)
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         if self._closed:

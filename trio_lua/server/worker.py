@@ -247,9 +247,12 @@ class Worker:
         if not await conn.drain():
             conn.close()
             return
-        if request.keepalive and not self.quitting:
-            if conn.body_complete or await conn.discard_body():
-                return
+        if (
+            request.keepalive
+            and not self.quitting
+            and (conn.body_complete or await conn.discard_body())
+        ):
+            return
         await self._close(conn, request)
 
     async def _close(self, conn: Connection, request: Request) -> None:
@@ -419,4 +422,3 @@ async def run_worker(
     """
     worker = Worker(config, error_log=error_log, product=product)
     await worker.run(listeners, task_status=task_status)
-

@@ -231,6 +231,18 @@ function rt.export.drop(id)
     end
 end
 
+-- How many requests and light threads there are: what a test counts when all should be over.
+function rt.export.live()
+    local n_requests, n_threads = 0, 0
+    for _ in pairs(rt.requests) do
+        n_requests = n_requests + 1
+    end
+    for _ in pairs(threads) do
+        n_threads = n_threads + 1
+    end
+    return n_requests, n_threads
+end
+
 -- ------------------------------------------------------------------ coroutine.*
 
 local allowed = rt.allowed or {}
