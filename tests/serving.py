@@ -185,9 +185,10 @@ class Running:
         return client
 
     def assert_nothing_left(self) -> None:
-        runtime = self.worker.runtime
-        assert runtime.vm.export("live")() == (0, 0)
+        if not self.worker.closed:
+            assert self.worker.runtime.vm.export("live")() == (0, 0)
         assert not self.worker.connections
+        assert "connections left" not in self.log.text()
 
 
 @pytest.fixture(params=["parked", "task"])

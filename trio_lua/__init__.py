@@ -1,3 +1,66 @@
-"""OpenResty's programming model on Trio."""
+"""OpenResty's programming model on Trio.
+
+The names below are the public API for programs that embed the server. They are loaded when they are
+first used, because the commands must answer at once.
+"""
+
+from __future__ import annotations
+
+# Checkers know this name; the module that defines it would take as long to load as a `-V` may.
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from trio_lua.config.builder import ConfigBuilder, from_lua
+    from trio_lua.config.model import Config
+    from trio_lua.config.nginx import load, loads
+    from trio_lua.errors import ConfigError, LuaError, ProtocolError, TrioLuaError
+    from trio_lua.process.embed import Server, serve
+    from trio_lua.process.sockets import ListenError
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "ConfigBuilder",
+    "ConfigError",
+    "ListenError",
+    "LuaError",
+    "ProtocolError",
+    "Server",
+    "TrioLuaError",
+    "__version__",
+    "from_lua",
+    "load",
+    "loads",
+    "serve",
+]
+
+_HOMES = {
+    "Config": "trio_lua.config.model",
+    "ConfigBuilder": "trio_lua.config.builder",
+    "ConfigError": "trio_lua.errors",
+    "ListenError": "trio_lua.process.sockets",
+    "LuaError": "trio_lua.errors",
+    "ProtocolError": "trio_lua.errors",
+    "Server": "trio_lua.process.embed",
+    "TrioLuaError": "trio_lua.errors",
+    "from_lua": "trio_lua.config.builder",
+    "load": "trio_lua.config.nginx",
+    "loads": "trio_lua.config.nginx",
+    "serve": "trio_lua.process.embed",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

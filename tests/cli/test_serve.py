@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import trio
 import trio.testing
 
 from trio_lua.cli import loading
-from trio_lua.cli.overrides import with_access_log
 from trio_lua.cli.serve import ServeOptions, load, serve
 from trio_lua.config.model import (
     AccessLog,
@@ -27,7 +27,9 @@ from trio_lua.config.model import (
     Server,
     Settings,
     Source,
+    Template,
 )
+from trio_lua.config.overrides import map_settings
 from trio_lua.errors import ConfigError, LuaError
 
 HERE = Source("nginx.conf", 1)
@@ -180,7 +182,8 @@ def test_warnings_are_logged(
 def test_default_access_log_needs_its_folder(
     configuration: list[Config | ConfigError], tmp_path: Path
 ) -> None:
-    default = with_access_log(conf(), "logs/access.log")
+    implied = AccessLog(Template("logs/access.log", ("logs/access.log",)), "combined", implied=True)
+    default = map_settings(conf(), lambda settings: replace(settings, access_logs=(implied,)))
     configuration[:] = [default]
     options = ServeOptions("nginx.conf", prefix=str(tmp_path))
     assert load(options).http.settings.access_logs == ()

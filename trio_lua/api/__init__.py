@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["FAMILIES", "family_files"]
+__all__ = ["FAMILIES", "SCRIPT", "family_files"]
+
+#: What the VM of a script has besides the families.
+SCRIPT = Path(__file__).parent / "script.lua"
 
 FAMILIES = (
     "time",
@@ -21,6 +24,7 @@ FAMILIES = (
     "var",
     "regex",
     "base",
+    "worker",
 )
 
 

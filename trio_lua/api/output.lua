@@ -380,6 +380,8 @@ local function join(name, newline, ...)
     return concat(parts, "", 1, n)
 end
 
+rt.join_arguments = join
+
 function rt.join_output(value)
     local parts = {}
     return concat(parts, "", 1, flatten(parts, 0, value, "arg", 1))

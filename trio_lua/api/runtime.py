@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,9 @@ class Runtime:
         product: What responses name in ``Server`` and in error pages.
         document_root: The ``$document_root`` of a request.
         request_filename: The ``$request_filename`` of a request.
+        graceful_exit: Begins the graceful stop of this process (``ngx.process``).
+        files: Further Lua files to load, behind the families.
+        calls: Further plain functions for Lua.
 
     Raises:
         LuaError: A file of this package failed to load.
@@ -149,6 +152,9 @@ class Runtime:
         product: str,
         document_root: Callable[[Request], bytes] = lambda _request: b"",
         request_filename: Callable[[Request], bytes] = lambda _request: b"",
+        graceful_exit: Callable[[], None] | None = None,
+        files: Iterable[Path] = (),
+        calls: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         self.config = config
         self.clock = clock
@@ -161,9 +167,11 @@ class Runtime:
         output.install(table, self.connections)
         body.install(table, self.connections, prefix)
         var.install(table, self.connections, clock, document_root, request_filename)
-        calls: dict[str, Callable[..., Any]] = {**codec.calls(), **time_api.calls(clock)}
-        for name, call in calls.items():
+        plain: dict[str, Callable[..., Any]] = {**codec.calls(), **time_api.calls(clock)}
+        for name, call in {**plain, **(calls or {})}.items():
             table.call(name, call)
+        if graceful_exit is not None:
+            table.call("graceful_exit", graceful_exit)
         table.call("read_file", _read_file)
 
         http = config.http
@@ -186,7 +194,7 @@ class Runtime:
                 "lua_regex_match_limit": http.lua_regex_match_limit,
                 "lua_regex_cache_max_entries": http.lua_regex_cache_max_entries,
             },
-            files=[_HEAD, *family_files()],
+            files=[_HEAD, *family_files(), *files],
         )
         self.regexes = Regexes(vm)
         path, cpath = _default_path(prefix)
@@ -232,6 +240,7 @@ class Runtime:
         self._define_handler = export("define_handler")
         self._define_template = export("define_template")
         self._check_syntax = export("check_syntax")
+        self.set_exiting = export("set_exiting")
         self.driver = Driver(export("resume"), export("drop"), table.ops)
         self._handlers: dict[int, tuple[LuaCode, int]] = {}
         self._templates: dict[Template, int] = {}

@@ -14,11 +14,11 @@ import click
 
 from trio_lua import __version__
 from trio_lua.cli import loading
-from trio_lua.cli.overrides import (
+from trio_lua.config.overrides import (
     add_listens,
     with_access_log,
     with_error_log,
-    without_access_log,
+    without_implied_logs,
 )
 from trio_lua.errors import ConfigError, TrioLuaError
 from trio_lua.log.error_log import EMERG
@@ -93,7 +93,7 @@ def load(options: ServeOptions, listens: tuple[Listen, ...] = ()) -> Config:
         config = with_access_log(config, target)
     elif options.is_conf and not os.path.isdir(os.path.join(prefix, "logs")):
         # nginx's default, which would refuse to start in most folders
-        config = without_access_log(config, "logs/access.log")
+        config = without_implied_logs(config)
     file = options.error_log
     if file is not None and file != STDERR:
         file = os.path.abspath(file)
@@ -169,7 +169,7 @@ def serve(options: ServeOptions, *, run_worker: RunWorker | None = None) -> int:
 
     process = SingleProcess(
         cycle,
-        default_worker() if run_worker is None else run_worker,
+        default_worker(f"trio-lua/{__version__}") if run_worker is None else run_worker,
         reload=reload,
         ready=ready,
         beside=_watch if options.reload else None,

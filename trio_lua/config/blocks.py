@@ -321,7 +321,7 @@ class HttpBlock(Block):
 
 def _default_access_log() -> AccessLog:
     path = "logs/access.log"
-    return AccessLog(Template(path, (path,)), "combined")
+    return AccessLog(Template(path, (path,)), "combined", implied=True)
 
 
 def _check_names(build: Build, text: str, address: Address) -> None:

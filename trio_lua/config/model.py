@@ -184,11 +184,15 @@ class AddHeader:
 
 @dataclass(frozen=True, slots=True)
 class AccessLog:
-    """``access_log path [format] [if=condition];``"""
+    """``access_log path [format] [if=condition];``
+
+    ``implied``: it is nginx's default, where the configuration says nothing of access logs.
+    """
 
     path: Template
     format: str
     condition: Template | None = None
+    implied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

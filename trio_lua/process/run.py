@@ -7,6 +7,7 @@ serve`` with a line on the terminal.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import trio
 
@@ -46,11 +47,15 @@ def prepare(config: Config, inherited: Mapping[str, str], log: Log) -> None:
     environment.change_folder(config.working_directory)
 
 
-def default_worker() -> RunWorker:
-    """The server's worker, imported when it is first needed."""
+def default_worker(product: str | None = None) -> RunWorker:
+    """The server's worker, imported when it is first needed.
+
+    Args:
+        product: What ``Server`` names; nginx by default.
+    """
     from trio_lua.server.worker import run_worker
 
-    return run_worker
+    return run_worker if product is None else partial(run_worker, product=product)
 
 
 def run(process: SingleProcess, finish: Callable[[Cycle], None] | None = None) -> int:

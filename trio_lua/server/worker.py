@@ -15,10 +15,10 @@ from typing import Any
 import trio
 
 from trio_lua.api.runtime import NGINX_VERSION, Runtime
-from trio_lua.config.model import Config, Listen, Settings, Source, Template
+from trio_lua.config.model import Config, Listen, LuaCode, Settings, Source, Template
 from trio_lua.config.variables import Variables
 from trio_lua.errors import LuaError, ProtocolError
-from trio_lua.log.error_log import ErrorLog, Log
+from trio_lua.log.error_log import ALERT, ErrorLog, Log
 from trio_lua.log.files import LogFiles
 from trio_lua.lua.driver import detach
 from trio_lua.phases.access_log import AccessLogs
@@ -53,6 +53,7 @@ class Worker:
         now: Seconds since the epoch, of the present turn.
         time: The same on the run's clock.
         quitting: Whether a graceful stop has begun.
+        closed: Whether it has ended, and its VM with it.
         addresses: What the listening sockets are bound to.
 
     Raises:
@@ -77,6 +78,7 @@ class Worker:
         self.time = trio.current_time()
         self.now = self.time + self._epoch
         self.quitting = False
+        self.closed = False
         self.addresses: list[Any] = []
         self.streams: dict[Connection, trio.CancelScope] = {}
         self._last_connection = 0
@@ -93,6 +95,7 @@ class Worker:
             product=product,
             document_root=lambda request: self.engine.document_root(request),
             request_filename=lambda request: self.engine.request_filename(request),
+            graceful_exit=self.quit,
         )
         self.connections = self.runtime.connections
         http = config.http
@@ -298,25 +301,24 @@ class Worker:
         """Serve until cancelled, or until :meth:`quit` and the end of the last request.
 
         Args:
-            listeners: Listening sockets (plain, non-blocking) or Trio listeners, each with the ``listen``
+            listeners: Listening sockets or Trio listeners, each with the ``listen``
                 it stands for; None means the configuration's first. They are closed at the end.
             task_status: Receives the worker when it serves.
         """
         http = self.config.http
-        if http.init_by_lua is not None:
-            try:
-                self.runtime.run_init(http.init_by_lua, Phase.INIT)
-            except LuaError as error:
-                raise LuaError(f"init_by_lua error: {error.message}") from None
-        if http.lua_shared_globals:
-            self.runtime.vm.export("share_globals")()
+        ready = False
         try:
+            if http.init_by_lua is not None:
+                try:
+                    self.runtime.run_init(http.init_by_lua, Phase.INIT)
+                except LuaError as error:
+                    name = _name(http.init_by_lua)
+                    raise LuaError(f"{name} error: {error.message}") from None
+            if http.lua_shared_globals:
+                self.runtime.vm.export("share_globals")()
+            ready = True
             async with trio.open_nursery() as outer:
-                if http.init_worker_by_lua is not None:
-                    try:
-                        self.runtime.run_init(http.init_worker_by_lua, Phase.INIT_WORKER)
-                    except LuaError as error:
-                        self.log(4, f"init_worker_by_lua error: {error.message}".encode())
+                self._run_hook(http.init_worker_by_lua, Phase.INIT_WORKER)
                 async with trio.open_nursery() as inner:
                     self._nursery = inner
                     self._start(outer, inner, listeners)
@@ -324,15 +326,32 @@ class Worker:
                     await self._drained.wait()
                 outer.cancel_scope.cancel()
         finally:
-            if http.exit_worker_by_lua is not None:
-                try:
-                    self.runtime.run_init(http.exit_worker_by_lua, Phase.EXIT_WORKER)
-                except LuaError as error:
-                    self.log(4, f"exit_worker_by_lua error: {error.message}".encode())
-            for _listen, listener in listeners:
-                if isinstance(listener, socket.socket):
-                    listener.close()
-            self._files.close()
+            if ready:
+                self._run_hook(http.exit_worker_by_lua, Phase.EXIT_WORKER)
+            self._report_leaks()
+            self.close(listeners)
+
+    def _report_leaks(self) -> None:
+        """Log what is left behind, which is always a defect of this package."""
+        requests, threads = self.runtime.vm.export("live")()
+        if requests or threads or self.connections:
+            left = (requests, threads, len(self.connections))
+            self.log(ALERT, b"%d requests, %d light threads and %d connections left" % left)
+
+    def _run_hook(self, handler: LuaCode | None, phase: Phase) -> None:
+        """Run a handler of a phase without requests; that it failed is a line in the log."""
+        if handler is not None:
+            try:
+                self.runtime.run_init(handler, phase)
+            except LuaError as error:
+                self.log(4, f"{_name(handler)} error: {error.message}".encode())
+
+    def close(self, listeners: Sequence[tuple[Listen | None, Any]] = ()) -> None:
+        """Close the files and the VM of a worker that has stopped, or never ran."""
+        self.closed = True
+        _close(listeners)
+        self._files.close()
+        self.runtime.vm.close()
 
     def _start(
         self,
@@ -345,6 +364,7 @@ class Worker:
         for listen, listener in listeners:
             endpoint = self.endpoint(listen)
             if isinstance(listener, socket.socket):
+                listener.setblocking(False)
                 self.addresses.append(listener.getsockname())
                 if self._parked is not None:
                     self._parked.listen(listener, endpoint)
@@ -392,6 +412,7 @@ class Worker:
             return
         self.quitting = True
         self.engine.quitting = True
+        self.runtime.set_exiting()
         if self._parked is not None:
             self._parked.stop_listening()
             self._parked.close_idle()
@@ -402,6 +423,19 @@ class Worker:
             self._drained.set()
 
 
+def _name(handler: LuaCode) -> str:
+    """What OpenResty calls a handler of a phase without requests in its errors."""
+    return handler.directive.removesuffix("_block")
+
+
+def _close(listeners: Sequence[tuple[Listen | None, Any]]) -> None:
+    for _, listener in listeners:
+        if isinstance(listener, socket.socket):
+            listener.close()
+        elif isinstance(listener, trio.SocketListener):
+            listener.socket.close()
+
+
 def _template(text: str) -> Template:
     return Variables().template(text, Source("", 0))
 
@@ -409,16 +443,20 @@ def _template(text: str) -> Template:
 async def run_worker(
     config: Config,
     *,
-    listeners: list[tuple[Listen, socket.socket]],
+    listeners: Sequence[tuple[Listen | None, Any]],
     error_log: Log,
     task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED,
     product: str = f"nginx/{NGINX_VERSION}",
 ) -> None:
-    """Run a worker on listening sockets, which are its own to close.
+    """Run a worker on listening sockets or Trio listeners, which are its own to close.
 
     Raises:
         ConfigError: The configuration cannot be used.
         LuaError: ``init_by_lua*`` failed.
     """
-    worker = Worker(config, error_log=error_log, product=product)
+    try:
+        worker = Worker(config, error_log=error_log, product=product)
+    except BaseException:
+        _close(listeners)
+        raise
     await worker.run(listeners, task_status=task_status)

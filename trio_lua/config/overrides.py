@@ -1,4 +1,4 @@
-"""What a command line changes in a configuration that is already read.
+"""What a command line or an embedding program changes in a configuration that is already read.
 
 Inheritance is worked out when a configuration is read, so a setting that holds for the
 whole server has to be replaced in every location.
@@ -21,7 +21,13 @@ from trio_lua.config.model import (
 )
 from trio_lua.errors import ConfigError
 
-__all__ = ["add_listens", "map_settings", "with_access_log", "with_error_log", "without_access_log"]
+__all__ = [
+    "add_listens",
+    "map_settings",
+    "with_access_log",
+    "with_error_log",
+    "without_implied_logs",
+]
 
 
 def map_settings(config: Config, change: Callable[[Settings], Settings]) -> Config:
@@ -70,11 +76,11 @@ def with_access_log(config: Config, target: str, format: str = "combined") -> Co
     return map_settings(config, lambda settings: replace(settings, access_logs=logs))
 
 
-def without_access_log(config: Config, path: str) -> Config:
-    """Leave out the access logs of one path."""
+def without_implied_logs(config: Config) -> Config:
+    """Leave out the access log that nginx writes where a configuration names none."""
 
     def change(settings: Settings) -> Settings:
-        kept = tuple(log for log in settings.access_logs if log.path.literal != path)
+        kept = tuple(log for log in settings.access_logs if not log.implied)
         return settings if kept == settings.access_logs else replace(settings, access_logs=kept)
 
     return map_settings(config, change)

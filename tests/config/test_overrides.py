@@ -1,14 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from trio_lua.cli.overrides import (
-    add_listens,
-    map_settings,
-    with_access_log,
-    with_error_log,
-    without_access_log,
-)
 from trio_lua.config.model import (
     AccessLog,
     Break,
@@ -24,6 +19,13 @@ from trio_lua.config.model import (
     Settings,
     Source,
     Template,
+)
+from trio_lua.config.overrides import (
+    add_listens,
+    map_settings,
+    with_access_log,
+    with_error_log,
+    without_implied_logs,
 )
 from trio_lua.errors import ConfigError
 
@@ -66,9 +68,12 @@ def test_access_log(config: Config, target: str, path: str | None) -> None:
         assert [log.path.literal for log in settings.access_logs] == ([path] if path else [])
 
 
-def test_one_access_log_less(config: Config) -> None:
-    assert without_access_log(config, "other") == config
-    assert all(not settings.access_logs for settings in every(without_access_log(config, "old")))
+def test_implied_access_logs(config: Config) -> None:
+    assert without_implied_logs(config) == config
+    path = Template("logs/access.log", ("logs/access.log",))
+    implied = (AccessLog(path, "combined", implied=True),)
+    default = map_settings(config, lambda settings: replace(settings, access_logs=implied))
+    assert all(not settings.access_logs for settings in every(without_implied_logs(default)))
 
 
 def test_error_log(config: Config) -> None:

@@ -1,0 +1,148 @@
+"""``trio_lua.serve`` inside a program of somebody else."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from serving import MemoryLog
+
+import trio_lua
+from trio_lua import Config, ConfigError, ListenError, LuaError, Server, from_lua, serve
+
+REQUEST = b"GET /x HTTP/1.0\r\n\r\n"
+
+
+def hello(**directives: Any) -> Config:
+    return from_lua("ngx.say('hello ', ngx.var.uri)", listen="127.0.0.1:0", **directives)
+
+
+async def answer(stream: trio.abc.Stream) -> bytes:
+    async with stream:
+        await stream.send_all(REQUEST)
+        received = b""
+        while part := await stream.receive_some():
+            received += part
+        return received
+
+
+async def test_reports_its_addresses_and_serves() -> None:
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(serve, hello())
+        [(host, port)] = server.addresses
+        assert host == "127.0.0.1"
+        assert port
+        assert server.urls == (f"http://127.0.0.1:{port}",)
+        response = await answer(await trio.open_tcp_stream(host, port))
+        assert response.endswith(b"\r\n\r\nhello /x\n")
+        assert f"\r\nServer: trio-lua/{trio_lua.__version__}\r\n".encode() in response
+        nursery.cancel_scope.cancel()
+    with pytest.raises(OSError, match="all attempts to connect"):
+        await trio.open_tcp_stream(host, port)
+
+
+async def test_quit_lets_it_return() -> None:
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(serve, hello())
+        server.quit()
+
+
+async def test_several_in_one_run_are_strangers() -> None:
+    code = "count = (count or 0) + 1 package.loaded.shared = (package.loaded.shared or 0) + 1 ngx.print(package.loaded.shared)"
+    async with trio.open_nursery() as nursery:
+        servers = [
+            await nursery.start(serve, from_lua(code, listen="127.0.0.1:0")) for _ in range(2)
+        ]
+        for server in servers:
+            response = await answer(await trio.open_tcp_stream(*server.addresses[0]))
+            assert response.endswith(b"\r\n\r\n1")
+        nursery.cancel_scope.cancel()
+
+
+async def test_streams() -> None:
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(
+            lambda task_status: serve(hello(), listeners=[], task_status=task_status)
+        )
+        assert server.addresses == ()
+        ours, theirs = trio.testing.memory_stream_pair()
+        nursery.start_soon(server.serve_stream, theirs)
+        assert (await answer(ours)).endswith(b"hello /x\n")
+        nursery.cancel_scope.cancel()
+
+
+async def test_sockets_and_listeners_are_taken_over() -> None:
+    plain = socket.create_server(("127.0.0.1", 0))
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(
+            lambda task_status: serve(hello(), listeners=[plain, listener], task_status=task_status)
+        )
+        assert len(server.addresses) == 2
+        for host, port in server.addresses:
+            response = await answer(await trio.open_tcp_stream(host, port))
+            assert response.endswith(b"hello /x\n")
+        nursery.cancel_scope.cancel()
+    assert plain.fileno() == -1
+    assert listener.socket.fileno() == -1
+
+
+async def test_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    config = from_lua("ngx.print(1)", listen=f"unix:{path}")
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(serve, config)
+        assert server.addresses == (str(path),)
+        response = await answer(await trio.open_unix_socket(path))
+        assert response.endswith(b"\r\n\r\n1")
+        nursery.cancel_scope.cancel()
+    assert not path.exists()
+
+
+async def test_port_in_use() -> None:
+    log = MemoryLog()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = from_lua("return", listen=f"127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(ListenError):
+            await serve(config, error_log=log)
+    assert "Address already in use" in log.text()
+
+
+async def test_init_by_lua_fails() -> None:
+    with pytest.raises(LuaError, match=r"init_by_lua error: .*: oops"):
+        await serve(hello(init_by_lua="error('oops')"))
+
+
+async def test_a_configuration_that_cannot_be_used() -> None:
+    config = from_lua("return", listen="127.0.0.1:0", access_log="/nowhere/a.log")
+    with pytest.raises(ConfigError, match=r"/nowhere/a.log"):
+        await serve(config)
+
+
+async def test_cancelling_cancels_the_requests() -> None:
+    config = from_lua("ngx.sleep(1e6)", listen="127.0.0.1:0")
+    log = MemoryLog()
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(
+            lambda task_status: serve(config, error_log=log, task_status=task_status)
+        )
+        client = await trio.open_tcp_stream(*server.addresses[0])
+        await client.send_all(REQUEST)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
+    with trio.fail_after(5):
+        assert await client.receive_some() == b""
+    await client.aclose()
+    assert log.records == []
+
+
+def test_names_are_found_without_loading_them() -> None:
+    assert set(trio_lua.__all__) <= set(dir(trio_lua))
+    for name in trio_lua.__all__:
+        assert getattr(trio_lua, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = trio_lua.nothing  # type: ignore[attr-defined]
