@@ -28,6 +28,7 @@ from trio_lua.config.model import (
     Source,
     Template,
 )
+from trio_lua.config.nginx import loads
 from trio_lua.server.worker import Worker
 
 SOURCE = Source("nginx.conf", 1)
@@ -89,6 +90,14 @@ def config(
         listens=(Listen("127.0.0.1", 80),), names=("",), location=outer, source=SOURCE, **server
     )
     return Config(http=Http(servers=(one,)))
+
+
+def nginx(server: str, http: str = "", prefix: str = "") -> Config:
+    """A configuration from the inside of a ``server`` block, and more for ``http``."""
+    return loads(
+        f"events {{}} http {{ access_log off; {http} server {{ listen 127.0.0.1:80;\n{server}\n}} }}",
+        prefix=prefix,
+    )
 
 
 class Client:

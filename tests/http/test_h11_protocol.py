@@ -405,3 +405,18 @@ def test_any_bytes_give_events_or_a_refusal(data: st.DataObject) -> None:
         assert result in (400, 405, 414, 494, 501, 505)
     else:
         assert all(isinstance(event, (Head, Data, End)) for event in result)
+
+
+@pytest.mark.parametrize(
+    ("lines", "shown"),
+    [
+        (b"Foo: bar\r\n  baz\r\n", r"\x20"),
+        (b"Fo o: bar\r\n", r"Fo\x20"),
+        (b": bar\r\n", r"\x3a"),
+        (b"Foo: b\0r\r\n", r"Foo: b\x00"),
+    ],
+)
+def test_an_invalid_header_line_is_shown_up_to_its_wrong_byte(lines: bytes, shown: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        H11Request().feed(b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n")
+    assert str(caught.value) == f'client sent invalid header line: "{shown}..."'

@@ -8,7 +8,12 @@ local request = rt.request
 local phase_names = rt.phase_names
 
 local function status_of(r)
-    return r.err_status or r.status
+    local status = r.err_status or r.status
+    if status == 0 and r.minor == -1 then
+        -- what nginx has in the place of a status that HTTP/0.9 does not know
+        return 9
+    end
+    return status
 end
 
 local fields = {

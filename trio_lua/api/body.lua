@@ -169,7 +169,7 @@ function req.init_body(size)
     local r = init_check()
     if size ~= nil then
         size = tonumber(size) or rt.type_error(1, "init_body", "number", type(size))
-        if size <= 0 then
+        if size < 0 then
             error("bad size argument: " .. size, 2)
         end
     end
@@ -198,6 +198,9 @@ function req.append_body(data)
         local path, err = py.spool(r.cid, concat(body), r.new_body_file)
         if not path then
             error(err, 2)
+        end
+        if not r.new_body_file then
+            rt.raw_log(5, "a client request body is buffered to a temporary file " .. path, r)
         end
         r.new_body_file = path
         r.new_body, r.new_body_spooled = {}, (r.new_body_spooled or 0) + r.new_body_n

@@ -44,11 +44,19 @@ function ngx.exit(status)
         r.filter_exit = code
         return
     end
-    if r.header_sent and not r.http10 and code >= 300 and code ~= r.status and code ~= 444 and code ~= 408 and code ~= 499 then
-        rt.raw_log(4, "attempt to set status " .. code .. " via ngx.exit after sending out the response status "
-            .. r.status, r)
-        code = r.phase == 8 and 0 or -1
-        return leave(outcome.EXIT, 0)
+    if code ~= 444 and code ~= 408 and code ~= 499 then
+        if r.http10 then
+            -- output is kept back, so the response is what has been said
+            return leave(outcome.EXIT, code == -1 and -1 or 0)
+        elseif r.header_sent and code >= 300 then
+            if code ~= r.status then
+                rt.raw_log(4, "attempt to set status " .. code
+                    .. " via ngx.exit after sending out the response status " .. r.status, r)
+            end
+            return leave(outcome.EXIT, 0)
+        elseif code >= 200 and r.status == 0 then
+            r.status = code
+        end
     end
     return leave(outcome.EXIT, code)
 end

@@ -75,10 +75,12 @@ local function set_one(r, key, name, value, override)
         r.ct = value
         r.ct_set = true
     elseif name == "content-length" then
-        local n = value and tonumber(value)
-        r.cl = n and n >= 0 and n or nil
-        if value and not r.cl then
+        if value == nil or value == "" then
             r.cl = nil
+        elseif find(value, "^%d+$") then
+            r.cl = tonumber(value)
+        else
+            error("failed to set header", 4)
         end
     elseif value == nil then
         remove_header(r, name)

@@ -93,7 +93,8 @@ local function where(depth)
     return text
 end
 
-local function log(level, name, first, ...)
+-- The level of ngx.log is not counted when an argument is refused.
+local function log(level, name, ...)
     local r = S.r
     local loc = r and r.loc
     if level > ((loc and loc.log_level) or rt.log_level or 4) then
@@ -104,7 +105,7 @@ local function log(level, name, first, ...)
     for i = 1, n do
         local text, err = text_of((select(i, ...)))
         if not text then
-            error("bad argument #" .. i + first .. " to '" .. name .. "' (" .. err .. ")", 3)
+            error("bad argument #" .. i .. " to '" .. name .. "' (" .. err .. ")", 3)
         end
         parts[i + 2] = text
     end
@@ -122,9 +123,9 @@ function ngx.log(level, ...)
     if level < 0 or level > 8 then
         error("bad log level: " .. level, 2)
     end
-    log(level, "log", 1, ...)
+    log(level, "log", ...)
 end
 
 function print(...)
-    log(6, "print", 0, ...)
+    log(6, "print", ...)
 end

@@ -165,7 +165,6 @@ local function send_header(r)
     end
     if (r.last_modified or r.hout) and loc.if_modified_since then
         if not_modified(r) == 412 and not r.special then
-            r.header_sent = false
             r.pending_special = 412
             return false
         end
@@ -192,10 +191,13 @@ local function send_header(r)
                 r.broken, r.keepalive = true, false
                 py.abort(r.cid)
                 return false
-            elseif code >= 300 and not r.special and code ~= 444 then
-                r.header_sent = false
-                r.pending_special = code
-                return false
+            elseif code >= 300 and code ~= 444 then
+                if code ~= r.filter_exited then
+                    r.filter_exited = code
+                    r.pending_special = code
+                    return false
+                end
+                -- the page that this exit asked for
             elseif code >= 200 then
                 r.status = code
                 r.body_dropped = true
@@ -389,7 +391,7 @@ end
 
 -- HTTP/1.0: the whole output is kept until the end, to give it a Content-Length.
 local function buffers_all(r)
-    if r.minor >= 1 or r.cl or r.loc.http10_buffering == false or r.main then
+    if r.minor >= 1 or r.cl or r.loc.http10_buffering == false or r.main or r.method == "HEAD" then
         return false
     end
     return true
@@ -429,13 +431,10 @@ local function begin_output(r)
             return nil
         end
         if not send_header(r) then
-            if r.pending_special then
-                rt.leave(rt.outcome.EXIT, r.pending_special)
-            end
             return "nginx output filter error"
         end
     end
-    if r.broken then
+    if r.broken or r.pending_special then
         return "nginx output filter error"
     end
     return nil
@@ -545,6 +544,9 @@ function ngx.flush(wait)
     if not r.header_sent then
         return nil, "nothing to flush"
     end
+    if r.pending_special then
+        return nil, "nginx output filter error"
+    end
     if r.loc.body_filter then
         write(r, "", false)
     end
@@ -560,7 +562,7 @@ end
 
 -- End the response: the rest of the head, the last piece. Bytes stay in r.out.
 local function finish(r)
-    if r.complete or r.broken then
+    if r.complete or r.broken or r.pending_special then
         return
     end
     local http10 = r.http10
@@ -608,7 +610,7 @@ function ngx.eof()
     end
     finish(r)
     r.eof = true
-    if r.broken then
+    if r.broken or r.pending_special then
         return nil, "nginx output filter error"
     end
     push(r)
@@ -617,14 +619,19 @@ end
 
 -- -------------------------------------------------------------------- for Python
 
+-- The status of the response that a filter asked for instead of the one that was begun.
+local function replacement(r)
+    local code = r.pending_special
+    r.pending_special, r.header_sent, r.eof = nil, false, false
+    return code
+end
+
 -- End the response of a content handler. Returns the bytes still to send, whether the connection
 -- stays open, and, when a filter asked for another response, its status.
 local function conclude(r)
     finish(r)
     if r.pending_special then
-        local code = r.pending_special
-        r.pending_special = nil
-        return "", r.keepalive, code
+        return "", r.keepalive, replacement(r)
     end
     local out = r.out
     local data = out and #out > 0 and out:get() or ""
@@ -687,9 +694,10 @@ function rt.export.send(id, data, last)
     if not r.header_sent then
         if not send_header(r) then
             S.r = old
-            local code = r.pending_special
-            r.pending_special = nil
-            return nil, code
+            if r.pending_special then
+                return nil, replacement(r)
+            end
+            return ""
         end
     end
     write(r, data, last)
@@ -709,12 +717,9 @@ function rt.export.respond(id, status, content_type, body)
     return rt.export.send(id, body, true)
 end
 
--- ngx.exit(2xx): the status unless one was set already, then the end of the response.
-function rt.export.exit_status(id, code)
+-- ngx.exit(2xx): the end of the response; the status is the exit's unless one was set before.
+function rt.export.exit_status(id)
     local r = requests[id]
-    if not r.header_sent then
-        r.status = code
-    end
     S.r, S.th, S.now = r, nil, nil
     local data, keepalive, special = conclude(r)
     S.r = nil

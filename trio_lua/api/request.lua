@@ -462,7 +462,7 @@ function req.set_uri(...)
         error("attempt to use zero-length uri", 2)
     end
     if not binary then
-        local at = find(uri, "[%z\1-\31\127]")
+        local at = find(uri, "[%z\1-\8\10-\31\127]")
         if at then
             error(format('unsafe byte "0x%02x" in uri "%s" (maybe you want to set the \'binary\' argument?)',
                 byte(uri, at), (gsub(uri, "[%z\1-\31\127]", function(c)

@@ -176,6 +176,9 @@ local setters = {
 }
 rt.variable_setters = setters
 
+-- Response headers whose variable shows all values.
+local JOINED = { ["cache-control"] = true, ["link"] = true }
+
 local function sent_header(r, name)
     name = gsub(name, "_", "-")
     if name == "content-type" then
@@ -195,7 +198,7 @@ local function sent_header(r, name)
     end
     local value = rt.get_response_header(r, name)
     if type(value) == "table" then
-        return name == "cache-control" and concat(value, ", ") or value[1]
+        return JOINED[name] and concat(value, ", ") or value[1]
     end
     return value
 end
@@ -256,7 +259,7 @@ ngx.var = setmetatable({}, {
         local r = request()
         if type(key) == "number" then
             local captures = r.captures
-            return captures and captures[key + 1] or nil
+            return captures and key > 0 and captures[key + 1] or nil
         end
         if type(key) ~= "string" then
             error("bad variable name", 2)

@@ -52,6 +52,8 @@ _newer_version = re.compile(rb"[2-9]|1[0-9]")
 _header_line = re.compile(
     rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+:[ \t]*(?:[^\x00\s]+(?:[ \t]+[^\x00\s]+)*)?[ \t]*\r?"
 )
+#: As much of a header line as nginx reads before a byte that it refuses.
+_good_header = re.compile(rb"(?:[^\x00-\x20\x7f:]+(?::[^\x00]*)?)?")
 _folded = re.compile(rb"\n[ \t]")
 # nginx takes a tab for a part of the value; to h11 it is white space around it.
 _tab_in_framing = re.compile(rb"\n(host|content-length|transfer-encoding|expect):[^\n]*\t", re.I)
@@ -94,6 +96,16 @@ def host_name(value: bytes) -> bytes:
         if not name:
             raise ProtocolError("client sent invalid host header")
     return name
+
+
+def _invalid_header(line: bytes) -> ProtocolError:
+    """nginx's words: the line up to the byte that is wrong."""
+    match = _good_header.match(line)
+    at = match.end() if match is not None else 0
+    if at == len(line):
+        return ProtocolError("client sent invalid header line")
+    good = line[:at].decode("utf-8", "replace")
+    return ProtocolError(f'client sent invalid header line: "{good}\\x{line[at]:02x}..."')
 
 
 class H11Request:
@@ -264,14 +276,14 @@ class H11Request:
             if not first:
                 line = bytes(buffer[at:end])
                 if line not in (b"", b"\r") and _header_line.fullmatch(line) is None:
-                    raise ProtocolError("client sent invalid header line")
+                    raise _invalid_header(line)
             first = False
             at = end + 1
         self._line_at = at
         if at < len(buffer):
             self._room(len(buffer) - at, False, 414 if first else 494)
             if buffer.find(b"\0", at) >= 0:
-                raise ProtocolError("client sent invalid header line")
+                raise _invalid_header(bytes(buffer[at:]))
 
     def _room(self, length: int, complete: bool, status: int) -> None:
         """Place a line in nginx's buffers: in the rest of the present one, else in a new large one."""
@@ -298,8 +310,9 @@ class H11Request:
         return [head, End(received[end:])]
 
     def _parse(self, raw: bytes) -> Head:
-        if _folded.search(raw) is not None:
-            raise ProtocolError("client sent invalid header line")
+        folded = _folded.search(raw)
+        if folded is not None:
+            raise _invalid_header(raw[folded.start() + 1 :].partition(b"\n")[0])
         connection = h11.Connection(h11.SERVER, len(raw) + 1)
         connection.receive_data(raw)
         try:
@@ -378,6 +391,9 @@ class H11Request:
             and self.minor == 1
         ):
             return ProtocolError('client sent unknown "Transfer-Encoding"', 501)
+        for line in raw.split(b"\n")[1:]:
+            if line not in (b"", b"\r") and _header_line.fullmatch(line) is None:
+                return _invalid_header(line)
         return ProtocolError(f"client sent invalid request: {error}")
 
     # ------------------------------------------------------------ body

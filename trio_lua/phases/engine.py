@@ -42,9 +42,15 @@ _MAX_URI_CHANGES = 10
 
 @dataclass(frozen=True, slots=True)
 class Goto:
-    """Search the location again; ``name`` is that of a named location."""
+    """Search the location again.
+
+    Attributes:
+        name: Of a named location, which is not searched.
+        server: The server's own steps run again before, as they do after an internal redirect.
+    """
 
     name: bytes | None = None
+    server: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,10 @@ class Engine:
             if isinstance(step, Status):
                 step = await self._special(request, step.code)
             elif isinstance(step, Goto):
-                step = await self._goto(request, step.name)
+                if step.server and not request.server.plain:
+                    step = await self._before_location(request)
+                else:
+                    step = await self._goto(request, step.name)
             else:
                 step = await self._goto(request, None)
 
@@ -149,12 +158,12 @@ class Engine:
         server = request.server
         request.plan = server.outer
         self._lua.enter(request.id, server.outer.id)
-        if server.program is not None:
-            step = self._rewrite(request, server.program, at_server=True)
-            if step is not _NEXT:
-                return step
         if server.rewrite is not None:
             step = await self._handler(request, server.rewrite, Phase.SERVER_REWRITE)
+            if step is not _NEXT:
+                return step
+        if server.program is not None:
+            step = self._rewrite(request, server.program, at_server=True)
             if step is not _NEXT:
                 return step
         return _NEXT
@@ -214,8 +223,10 @@ class Engine:
             if step is not _NEXT:
                 return step
         if plan.rewrite is not None:
-            if plan.settings.lua_need_request_body and not await self._need_body(request):
-                return _DONE
+            if plan.settings.lua_need_request_body:
+                status = await self._need_body(request)
+                if status:
+                    return Status(status)
             step = await self._handler(request, plan.rewrite, Phase.REWRITE)
             if step is not _NEXT:
                 return step
@@ -244,7 +255,7 @@ class Engine:
 
     async def _need_body(self, request: Request) -> int:
         """lua_need_request_body: read the body; the status of a failure, else 0."""
-        if request.length == 0 or self._lua.get(request.id, b"body_read"):
+        if self._lua.get(request.id, b"body_read"):
             return 0
         kind, data = await self._read_body(request)
         if kind == FAILED:
@@ -274,7 +285,7 @@ class Engine:
                 lua.put(request.id, b"internal", True)
             return _NEXT
         if isinstance(outcome, rewrite.Restart):
-            lua.restart(request.id)
+            lua.put(request.id, b"internal", True)
             if at_server:
                 return _NEXT
             failed = self._count_change(request, b'processing "' + request.uri + b'"')
@@ -390,7 +401,7 @@ class Engine:
             return Goto(uri)
         request.set_uri(uri)
         request.set_args(args)
-        return Goto()
+        return Goto(server=True)
 
     # ------------------------------------------------------------ Lua steps
 
@@ -460,11 +471,12 @@ class Engine:
 
     def _exit(self, request: Request, code: int, phase: Phase) -> Step:
         if code == 0 or code == -5:
-            if phase is Phase.CONTENT or request.header_sent:
+            if request.header_sent or (phase is Phase.CONTENT and code == 0):
                 return self._conclude(request)
-            return _NEXT
+            # nobody is left to take a request that the content handler declined
+            return Status(code) if phase is Phase.CONTENT else _NEXT
         if 200 <= code < 300:
-            data, keepalive, special_code = self._three(self._lua.exit_status(request.id, code))
+            data, keepalive, special_code = self._three(self._lua.exit_status(request.id))
             if special_code is not None:
                 return Status(special_code)
             self._output(request, data)
@@ -526,7 +538,6 @@ class Engine:
             request.set_header(b"Location", target.target)
             return self._page(request, target.status)
         lua.put(request.id, b"err_status", target.status)
-        lua.put(request.id, b"status", 0)
         if special.closes_connection(code):
             lua.put(request.id, b"keepalive", False)
         if target.as_get:

@@ -121,3 +121,8 @@ def test_warnings(http: Callable[[str], Config]) -> None:
         "ngx_lua v0.10.16) in nginx.conf:2",
         "[alert] lua_code_cache is off; this will hurt performance in nginx.conf:3",
     )
+
+
+def test_a_file_outside_of_the_folder_is_named_as_it_was_included() -> None:
+    name = chunk_name("content_by_lua", "/p/conf/../html/a.conf", 2, "/p/conf")
+    assert name == "content_by_lua(../html/a.conf:2)"

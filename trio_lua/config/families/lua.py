@@ -92,7 +92,8 @@ def chunk_name(tag: str, file: str, line: int, folder: str) -> str:
     Files below the configuration's folder go without it; what is too long loses its beginning.
     """
     room = _CHUNK_NAME_MAX - len(tag) - len(str(line))
-    path = os.path.abspath(file)
+    # not normalised: a file included from outside of the folder is named as it was included
+    path = os.path.join(os.getcwd(), file)
     if path.endswith("/nginx.conf"):
         name = "nginx.conf"
     else:

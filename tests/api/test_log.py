@@ -1,0 +1,24 @@
+"""``ngx.log``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from serving import nginx
+
+Serve = Callable[..., Any]
+
+
+async def test_the_level_is_not_counted_in_a_refusal(serve: Serve) -> None:
+    conf = nginx("""
+        location / { content_by_lua_block {
+            ngx.say(select(2, pcall(ngx.log, ngx.ERR, "a", {})))
+            ngx.say(select(2, pcall(print, "a", {})))
+        } }
+    """)
+    async with serve(conf) as running:
+        client = await running.connect()
+        words = b"(expected table to have __tostring metamethod)\n"
+        body = (await client.get("/"))[2]
+        assert body == b"bad argument #2 to 'log' " + words + b"bad argument #2 to 'print' " + words

@@ -1,0 +1,70 @@
+"""Heads and bodies as clients get them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from serving import nginx
+
+Serve = Callable[..., Any]
+
+
+async def test_head_in_http_1_0_has_no_length(serve: Serve) -> None:
+    conf = nginx("location / { content_by_lua_block { ngx.say('hello') } }")
+    async with serve(conf) as running:
+        client = await running.connect()
+        await client.send(b"HEAD / HTTP/1.0\r\n\r\n")
+        status, headers, _ = await client.response("HEAD")
+        assert status == 200
+        assert "content-length" not in headers
+
+
+async def test_exit_in_a_header_filter_brings_the_page_of_its_status(serve: Serve) -> None:
+    conf = nginx("""
+        location / {
+            content_by_lua_block {
+                local ok, err = ngx.say('hi')
+                ngx.log(ngx.WARN, "say: ", err, " flush: ", select(2, ngx.flush(true)),
+                    " eof: ", select(2, ngx.eof()))
+            }
+            header_filter_by_lua_block { return ngx.exit(403) }
+        }
+    """)
+    async with serve(conf) as running:
+        client = await running.connect()
+        status, _, body = await client.get("/")
+        assert status == 403
+        assert b"<title>403 Forbidden</title>" in body
+        error = "nginx output filter error"
+        assert f"say: {error} flush: {error} eof: {error}" in running.log.text(5)
+        # the connection is still good
+        assert (await client.get("/"))[0] == 403
+
+
+async def test_a_failed_precondition_replaces_the_response(serve: Serve) -> None:
+    conf = nginx("""
+        location / {
+            rewrite_by_lua_block {
+                ngx.header.last_modified = "Thu, 10 May 2012 07:50:48 GMT"
+                local ok, err = ngx.say("hello")
+                ngx.log(ngx.WARN, "say failed: ", err)
+            }
+        }
+    """)
+    async with serve(conf) as running:
+        client = await running.connect()
+        status, _, body = await client.get(
+            "/", "If-Unmodified-Since: Thu, 10 May 2012 07:50:47 GMT"
+        )
+        assert status == 412
+        assert b"412 Precondition Failed" in body
+        assert "say failed: nginx output filter error" in running.log.text(5)
+
+
+async def test_status_in_http_0_9(serve: Serve) -> None:
+    conf = nginx("location / { content_by_lua_block { ngx.print(ngx.status) } }")
+    async with serve(conf) as running:
+        client = await running.connect()
+        await client.send(b"GET /\r\n")
+        assert await client.rest() == b"9"

@@ -1,0 +1,37 @@
+"""``ngx.var``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from serving import nginx
+
+Serve = Callable[..., Any]
+
+
+async def test_captures_by_number(serve: Serve) -> None:
+    conf = nginx("""
+        location ~ ^/([a-z]+)/([a-z]+) { content_by_lua_block {
+            local v = ngx.var
+            ngx.say(v[-1], " ", v[0], " ", v[1], " ", v[2], " ", v[3])
+        } }
+    """)
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/one/two"))[2] == b"nil nil one two nil\n"
+
+
+async def test_repeated_response_headers(serve: Serve) -> None:
+    conf = nginx("""
+        location / { content_by_lua_block {
+            ngx.header.link = { "</a>", "</b>" }
+            ngx.header.cache_control = { "private", "max-age=1" }
+            ngx.header.x_other = { "1", "2" }
+            local v = ngx.var
+            ngx.say(v.sent_http_link, " ", v.sent_http_cache_control, " ", v.sent_http_x_other)
+        } }
+    """)
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/"))[2] == b"</a>, </b> private, max-age=1 1\n"

@@ -1,0 +1,62 @@
+"""The order of the phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from serving import nginx, serve
+
+__all__ = ["serve"]
+
+Serve = Callable[..., Any]
+
+
+async def test_server_rewrite_by_lua_comes_before_the_rewrite_module(serve: Serve) -> None:
+    conf = nginx("""
+        server_rewrite_by_lua_block { ngx.ctx.seen = ngx.var.uri }
+        rewrite ^ /re;
+        location /re { content_by_lua_block { ngx.say(ngx.ctx.seen, " ", ngx.var.uri) } }
+    """)
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/lua"))[2] == b"/lua /re\n"
+
+
+@pytest.mark.parametrize(
+    "jump",
+    [
+        "rewrite_by_lua_block { ngx.exec('/ok') }",
+        "error_page 404 = /ok; return 404;",
+        "try_files /nothing /ok;",
+    ],
+)
+async def test_the_servers_steps_run_again_after_an_internal_redirect(
+    serve: Serve, jump: str
+) -> None:
+    conf = nginx(f"""
+        set $seen '';
+        server_rewrite_by_lua_block {{ ngx.ctx.path = ngx.var.uri }}
+        location / {{ {jump} }}
+        location /ok {{ content_by_lua_block {{ ngx.say(ngx.ctx.path) }} }}
+    """)
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/lua"))[2] == b"/ok\n"
+
+
+@pytest.mark.parametrize(
+    "jump", ["rewrite ^ /ok last;", "rewrite_by_lua_block { ngx.exec('@ok') }"]
+)
+async def test_but_not_after_a_rewrite_or_for_a_name(serve: Serve, jump: str) -> None:
+    conf = nginx(f"""
+        server_rewrite_by_lua_block {{ ngx.log(ngx.NOTICE, "server steps") }}
+        location / {{ {jump} }}
+        location /ok {{ content_by_lua_block {{ ngx.say("ok") }} }}
+        location @ok {{ content_by_lua_block {{ ngx.say("ok") }} }}
+    """)
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/lua"))[2] == b"ok\n"
+        assert running.log.text(6).count("server steps") == 1
