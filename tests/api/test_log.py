@@ -22,3 +22,20 @@ async def test_the_level_is_not_counted_in_a_refusal(serve: Serve) -> None:
         words = b"(expected table to have __tostring metamethod)\n"
         body = (await client.get("/"))[2]
         assert body == b"bad argument #2 to 'log' " + words + b"bad argument #2 to 'print' " + words
+
+
+async def test_lines_of_exit_worker_have_no_context(serve: Serve) -> None:
+    conf = nginx(
+        "location / { return 204; }",
+        """
+        init_worker_by_lua_block { ngx.log(ngx.WARN, "starting") }
+        exit_worker_by_lua_block { ngx.log(ngx.WARN, "exiting") }
+        """,
+    )
+    async with serve(conf) as running:
+        pass
+    records = [text for _, text in running.log.records]
+    assert records == [
+        "[lua] init_worker_by_lua(nginx.conf:2):1: starting, context: init_worker_by_lua*",
+        "[lua] exit_worker_by_lua(nginx.conf:3):1: exiting",
+    ]

@@ -261,6 +261,19 @@ def test_raw_functions_are_kept(lua: Lua) -> None:
     ) == ["true", "1", "suspended", "2", "true"]
 
 
+def test_own_versions_have_a_second_name(lua: Lua) -> None:
+    assert (
+        lua.eval(
+            """
+        for _, name in ipairs { "create", "resume", "yield", "wrap", "status" } do
+            out(coroutine["__" .. name] == coroutine[name])
+        end
+        """
+        )
+        == ["true"] * 5
+    )
+
+
 # ------------------------------------------------------------------------------------------- wrap
 
 

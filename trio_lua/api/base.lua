@@ -119,6 +119,12 @@ function ngx.get_phase()
     return phase_names[r.phase]
 end
 
+-- The phase's bit; nil where there is no request.
+function ngx._phase_ctx()
+    local r = S.r
+    return r and r.phase
+end
+
 function ngx.get_raw_phase()
     local r = S.r
     if not r then

@@ -11,11 +11,13 @@ local getinfo, concat, match, format, sub, find = debug.getinfo, table.concat, s
 ngx.STDERR, ngx.EMERG, ngx.ALERT, ngx.CRIT, ngx.ERR = 0, 1, 2, 3, 4
 ngx.WARN, ngx.NOTICE, ngx.INFO, ngx.DEBUG = 5, 6, 7, 8
 
+local EXIT_WORKER = 0x2000
+
 -- ", client: A, server: S, request: "...", host: "h"", as nginx ends a line about a request.
 local function suffix(r)
     local logging = r.phase == 0x10 and " while logging request" or ""
     if r.fake then
-        local name = rt.context_names[r.phase]
+        local name = r.phase ~= EXIT_WORKER and rt.context_names[r.phase]
         return name and ", context: " .. name or ""
     end
     local addr = rt.connection(r)

@@ -215,6 +215,8 @@ local function compile_error(regex, code, offset)
     return 'pcre_compile() failed: ' .. text .. ' in "' .. regex .. '" at "' .. sub(regex, offset + 1) .. '"'
 end
 
+local DEBUG = 8
+
 local function log_error(message)
     if ngx.log then
         ngx.log(ngx.ERR, message)
@@ -470,9 +472,11 @@ end
 
 local function jit(c)
     c.fresh = nil
-    if lib.trio_lua_pcre2_jit_compile(c.code, JIT_COMPLETE) == 0 then
+    local done = lib.trio_lua_pcre2_jit_compile(c.code, JIT_COMPLETE) == 0
+    if done then
         c.fast = not c.checked
     end
+    return done
 end
 
 -- A pattern ready to run:
@@ -502,7 +506,10 @@ local function new_pattern(code, flags, tolerant)
     reserve_pairs(ncap + 1)
     if not flags.d then
         if flags.j then
-            jit(c)
+            local done = jit(c)
+            if rt.raw_log then
+                rt.raw_log(DEBUG, "pcre JIT compiling result: " .. (done and 1 or 0))
+            end
         elseif not (rt.lua_regex_match_limit and rt.lua_regex_match_limit > 0) then
             -- machine code counts fewer steps, which would blur a limit that somebody set
             c.fresh = JIT_AFTER

@@ -16,7 +16,7 @@ import trio
 
 from trio_lua.log.error_log import NOTICE, Log
 
-__all__ = ["ACTIONS", "BY_NAME", "Action", "action_of", "receive"]
+__all__ = ["ACTIONS", "BY_NAME", "Action", "action_of", "receive", "restart_calls"]
 
 
 class Action(Enum):
@@ -38,6 +38,8 @@ ACTIONS = MappingProxyType(
         signal.SIGHUP: Action.RELOAD,
         signal.SIGUSR2: Action.IGNORE,
         signal.SIGWINCH: Action.IGNORE,
+        signal.SIGALRM: Action.IGNORE,
+        signal.SIGIO: Action.IGNORE,
     }
 )
 
@@ -57,6 +59,15 @@ def receive() -> Iterator[AsyncIterator[int]]:
     """Take over the signals of the table, in the main thread, until the block ends."""
     with trio.open_signal_receiver(*ACTIONS) as received:
         yield received
+
+
+def restart_calls(restart: bool) -> None:
+    """``lua_sa_restart``: whether system calls of Lua code (``io.popen`` and the like) go on after a signal.
+
+    Without that they fail with "Interrupted system call". To be called after :func:`receive`.
+    """
+    for number in ACTIONS:
+        signal.siginterrupt(number, not restart)
 
 
 def action_of(number: int, error_log: Log) -> Action:

@@ -24,7 +24,7 @@ from trio_lua.config.model import Config, Listen
 from trio_lua.errors import TrioLuaError
 from trio_lua.log.error_log import NOTICE, Log
 from trio_lua.process.cycle import Cycle, report
-from trio_lua.process.signals import Action, action_of, receive
+from trio_lua.process.signals import Action, action_of, receive, restart_calls
 
 __all__ = ["RunWorker", "SingleProcess", "StartError", "Worker"]
 
@@ -149,6 +149,7 @@ class SingleProcess:
         return True
 
     async def _start(self, nursery: trio.Nursery, cycle: Cycle) -> _Generation | None:
+        restart_calls(cycle.config.http.lua_sa_restart)
         generation: _Generation | None = await nursery.start(self._generation, cycle)
         return generation
 

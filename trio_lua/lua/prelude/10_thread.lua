@@ -414,5 +414,8 @@ coroutine._create, coroutine._resume, coroutine._yield = raw_create, raw_resume,
 coroutine._wrap, coroutine._status = raw_wrap, raw_status
 coroutine.create, coroutine.resume, coroutine.yield = co_create, co_resume, co_yield
 coroutine.wrap, coroutine.status = co_wrap, co_status
+-- OpenResty's names for its own versions, of which the public ones choose by phase
+coroutine.__create, coroutine.__resume, coroutine.__yield = co_create, co_resume, co_yield
+coroutine.__wrap, coroutine.__status = co_wrap, co_status
 -- not in OpenResty, and its answer would be another one here
 coroutine.isyieldable = nil
