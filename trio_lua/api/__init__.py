@@ -23,6 +23,7 @@ FAMILIES = (
     "body",
     "var",
     "regex",
+    "subrequest",
     "base",
     "worker",
 )

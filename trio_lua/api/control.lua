@@ -28,6 +28,14 @@ for name, code in pairs {
     ngx[name] = code
 end
 
+-- A request whose subrequests run must not end before them.
+local function no_pending(r)
+    if r.subrequests then
+        error("attempt to abort with pending subrequests", 3)
+    end
+end
+rt.no_pending_subrequests = no_pending
+
 local exit_check = checker("ngx.exit")
 local HEADER_FILTER, TIMER = 0x20, 0x80
 
@@ -43,6 +51,9 @@ function ngx.exit(status)
     if r.phase == HEADER_FILTER then
         r.filter_exit = code
         return
+    end
+    if code ~= -1 and code ~= 444 and code ~= 408 and code ~= 499 then
+        no_pending(r)
     end
     if code ~= 444 and code ~= 408 and code ~= 499 then
         if r.http10 then
@@ -103,6 +114,7 @@ function ngx.exec(...)
     if r.header_sent then
         error("attempt to call ngx.exec after sending out response headers", 2)
     end
+    no_pending(r)
     return leave(outcome.EXEC, uri, args)
 end
 
@@ -141,6 +153,7 @@ function ngx.redirect(...)
     if r.header_sent then
         error("attempt to call ngx.redirect after sending out the headers", 2)
     end
+    no_pending(r)
     rt.set_response_header(r, "Location", uri, true)
     r.status = status
     return leave(outcome.EXIT, status)

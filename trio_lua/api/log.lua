@@ -45,7 +45,8 @@ local function raw_log(level, message, r)
         return
     end
     if r then
-        py.log((loc and loc.log) or 0, level, message, suffix(r), r.cid or 0)
+        local client = r.main or r
+        py.log((loc and loc.log) or 0, level, message, suffix(r), client.cid or 0)
     else
         py.log(0, level, message, "", 0)
     end

@@ -205,6 +205,12 @@ local function send_header(r)
             end
         end
     end
+    if r.main then
+        -- no head on the wire: it stays here, for who made the subrequest
+        out_buffer(r)
+        r.header_only = r.captured and r.method == "HEAD"
+        return true
+    end
     local status = r.status
     if loc.add_headers then
         add_headers(r, status)
@@ -402,6 +408,7 @@ local function default_type(r)
         r.ct = r.loc.default_type
     end
 end
+rt.default_type = default_type
 
 -- The checks and the head that come before any output. Returns an error string or nil.
 local function begin_output(r)

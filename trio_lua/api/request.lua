@@ -32,6 +32,12 @@ local function new_request(cid, method, target, uri, args, host, minor, keepaliv
     return id, r
 end
 
+-- The number of a request that is not a client's (a subrequest).
+function rt.new_id()
+    last_id = last_id + 1
+    return last_id
+end
+
 -- Recognise a plain head. 0 when it is not one; else id, head length, flags, content length,
 -- host, path (nil when the target has to be normalised first), keep-alive.
 local recognise = rt.recognise
@@ -475,6 +481,7 @@ function req.set_uri(...)
     end
     if jump then
         jump_check()
+        rt.no_pending_subrequests(r)
         r.uri = uri
         return rt.leave(rt.outcome.JUMP)
     end

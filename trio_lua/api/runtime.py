@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from trio_lua.api import body, codec, control, family_files, log, output, var
+from trio_lua.api import body, codec, control, family_files, log, output, subrequest, var
 from trio_lua.api import time as time_api
+from trio_lua.api.subrequest import CaptureAll
 from trio_lua.config.model import Config, LuaCode, Template, Var
 from trio_lua.errors import LuaError
 from trio_lua.http.status import REASONS
@@ -138,6 +139,7 @@ class Runtime:
         graceful_exit: Begins the graceful stop of this process (``ngx.process``).
         files: Further Lua files to load, behind the families.
         calls: Further plain functions for Lua.
+        capture_all: Runs the subrequests of ``ngx.location.capture``.
 
     Raises:
         LuaError: A file of this package failed to load.
@@ -155,6 +157,7 @@ class Runtime:
         graceful_exit: Callable[[], None] | None = None,
         files: Iterable[Path] = (),
         calls: Mapping[str, Callable[..., Any]] | None = None,
+        capture_all: CaptureAll | None = None,
     ) -> None:
         self.config = config
         self.clock = clock
@@ -167,6 +170,8 @@ class Runtime:
         output.install(table, self.connections)
         body.install(table, self.connections, prefix)
         var.install(table, self.connections, clock, document_root, request_filename)
+        if capture_all is not None:
+            subrequest.install(table, capture_all)
         plain: dict[str, Callable[..., Any]] = {**codec.calls(), **time_api.calls(clock)}
         for name, call in {**plain, **(calls or {})}.items():
             table.call(name, call)

@@ -253,6 +253,7 @@ local function known(name)
     return declared[name] or getters[name] or find(name, "^arg_.") or find(name, "^http_.") or find(name, "^cookie_.")
         or find(name, "^sent_http_.") or find(name, "^upstream_")
 end
+rt.variable_known = known
 
 ngx.var = setmetatable({}, {
     __index = function(_, key)

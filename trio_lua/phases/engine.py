@@ -26,6 +26,7 @@ from trio_lua.phases.access import Decision, Gate
 from trio_lua.phases.access_log import AccessLogs
 from trio_lua.phases.plan import Handler, Plan
 from trio_lua.phases.rewrite import InternalRedirect, Redirect
+from trio_lua.phases.subrequest import Subrequest, Subrequests
 from trio_lua.request.phase import Phase
 from trio_lua.request.state import Request
 
@@ -87,6 +88,8 @@ class Engine:
         self._driver = runtime.driver
         self._content = runtime.content
         self._logs = logs
+        #: Makes and runs the requests that requests make.
+        self.subrequests = Subrequests(self, runtime)
         #: Set when the worker stops: responses announce the end of their connection.
         self.quitting = False
 
@@ -128,6 +131,14 @@ class Engine:
             for path in request.files:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
+
+    async def serve_subrequest(self, request: Subrequest) -> None:
+        """Serve a request that another request has made (:mod:`trio_lua.phases.subrequest`)."""
+        try:
+            await self._walk(request, await self._before_location(request))
+        finally:
+            if request.plan.settings.log_subrequest:
+                self._log(request)
 
     async def refuse(self, request: Request, status: int) -> None:
         """Answer a request that could not be read."""
@@ -300,6 +311,9 @@ class Engine:
 
     def _redirect_to(self, request: Request, status: int, target: bytes) -> Step:
         """A redirect that the configuration or a file asks for."""
+        if isinstance(request, Subrequest):
+            request.set_header(b"Location", target)
+            return Status(status)
         _peer, _port, address, port = request.connection.addresses()
         location = special.absolute_location(
             target,
@@ -328,7 +342,7 @@ class Engine:
     async def _access(self, request: Request, plan: Plan) -> Step:
         settings = plan.settings
         rules = plan.rules
-        if plan.access is None and not rules:
+        if (plan.access is None and not rules) or isinstance(request, Subrequest):
             return _NEXT
         gate = Gate(settings.satisfy)
         if rules:
@@ -371,6 +385,7 @@ class Engine:
             request,
             plan.files,
             status=status,
+            is_main=not isinstance(request, Subrequest),
             rewritten=request.rewritten,
             below_alias=request.below_alias,
         )
@@ -475,6 +490,8 @@ class Engine:
                 return self._conclude(request)
             # nobody is left to take a request that the content handler declined
             return Status(code) if phase is Phase.CONTENT else _NEXT
+        if code == 204 and isinstance(request, Subrequest):
+            return Status(code)
         if 200 <= code < 300:
             data, keepalive, special_code = self._three(self._lua.exit_status(request.id))
             if special_code is not None:
@@ -511,6 +528,14 @@ class Engine:
         """The response of a bare status: ``error_page``, or nginx's own page."""
         lua = self._lua
         request.status = code
+        if isinstance(request, Subrequest):
+            if code in _TERMINATED:
+                lua.put(request.id, b"status", code)
+                self.subrequests.terminate(request)
+                return _DONE
+            if request.captured:
+                self.subrequests.fail(request, code)
+                return _DONE
         if code in _TERMINATED or code < 0:
             lua.put(request.id, b"status", max(code, 0))
             request.connection.abort()

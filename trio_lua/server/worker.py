@@ -96,6 +96,7 @@ class Worker:
             document_root=lambda request: self.engine.document_root(request),
             request_filename=lambda request: self.engine.request_filename(request),
             graceful_exit=self.quit,
+            capture_all=lambda request, ids: self.engine.subrequests.capture_all(request, ids),
         )
         self.connections = self.runtime.connections
         http = config.http
@@ -163,7 +164,7 @@ class Worker:
 
     def has_room(self) -> bool:
         """Whether ``worker_connections`` allows one more; logs when not."""
-        if len(self.connections) < self.config.worker_connections:
+        if len(self.connections) - self.engine.subrequests.count < self.config.worker_connections:
             return True
         self.log(2, b"%d worker_connections are not enough" % self.config.worker_connections)
         return False
