@@ -262,16 +262,16 @@ def test_raw_functions_are_kept(lua: Lua) -> None:
 
 
 def test_own_versions_have_a_second_name(lua: Lua) -> None:
-    assert (
-        lua.eval(
-            """
-        for _, name in ipairs { "create", "resume", "yield", "wrap", "status" } do
-            out(coroutine["__" .. name] == coroutine[name])
-        end
+    result = lua.eval(
         """
-        )
-        == ["true"] * 5
+        local same = {}
+        for i, name in ipairs { "create", "resume", "yield", "wrap", "status" } do
+            same[i] = coroutine["__" .. name] == coroutine[name]
+        end
+        out(unpack(same))
+        """
     )
+    assert result == ["true"] * 5
 
 
 # ------------------------------------------------------------------------------------------- wrap
