@@ -18,9 +18,10 @@ LAYERS = {
     "request": 2,
     "api": 3,
     "phases": 4,
-    "server": 5,
-    "process": 6,
-    "cli": 7,
+    "modules": 5,
+    "server": 6,
+    "process": 7,
+    "cli": 8,
 }
 
 

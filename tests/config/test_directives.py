@@ -106,7 +106,7 @@ def test_a_program_adds_its_own_directives(table: DirectiveTable) -> None:
     assert config.http.settings.extra["greeting"].literal == "hello"
     assert first.settings.extra["greeting"].raw == "$arg_x"
     assert second.settings.extra is config.http.settings.extra
-    assert second.handlers == {"answer": [("a", "b"), ("c",)]}
+    assert second.handlers == {"answer": (("a", "b"), ("c",))}
     [condition] = second.rewrite
     assert condition.location.handlers == second.handlers  # type: ignore[union-attr]
     assert "greeting" not in default_table()

@@ -26,6 +26,7 @@ FAMILIES = (
     "subrequest",
     "base",
     "worker",
+    "modules",
 )
 
 

@@ -149,6 +149,32 @@ local function not_modified(r)
     rt.remove_header(r, "accept-ranges")
 end
 
+-- The filters of modules, and header_filter_by_lua (handler 0: there is none). true, or false and an error.
+local function run_header_filters(r, loc, handler)
+    local filters = loc.header_filters
+    if filters then
+        for i = 1, #filters, 2 do
+            local ok, err = run_sync(r, HEADER_FILTER, filters[i], r, filters[i + 1])
+            if not ok then
+                return false, "failed to run the header filter of a module: " .. err
+            end
+        end
+    end
+    if handler == 0 then
+        return true
+    end
+    local fn, err = closure(r, handler, loc.header_filter_path and rt.eval(r, loc.header_filter_path))
+    if not fn then
+        return false, err
+    end
+    local ok
+    ok, err = run_sync(r, HEADER_FILTER, fn)
+    if not ok then
+        return false, "failed to run header_filter_by_lua*: " .. err
+    end
+    return true
+end
+
 -- Freeze status and headers. Returns false when the connection must be closed instead.
 local function send_header(r)
     if r.header_sent then
@@ -172,14 +198,10 @@ local function send_header(r)
     local handler = loc.header_filter
     if handler then
         r.header_sent = false
-        local fn, err = closure(r, handler, loc.header_filter_path and rt.eval(r, loc.header_filter_path))
-        local ok
-        if fn then
-            ok, err = run_sync(r, HEADER_FILTER, fn)
-        end
+        local ok, err = run_header_filters(r, loc, handler)
         r.header_sent = true
         if not ok then
-            rt.raw_log(4, (fn and "failed to run header_filter_by_lua*: " or "") .. err, r)
+            rt.raw_log(4, err, r)
             r.broken, r.keepalive = true, false
             py.abort(r.cid)
             return false
@@ -291,12 +313,10 @@ local function frame(r, data, last)
     end
 end
 
--- Pass a piece of the body on; the head must have been sent.
-local function write(r, data, last)
-    if r.complete or r.broken then
-        return
-    end
-    if r.loc.body_filter and not (r.filter_eof and not last) then
+-- Returns what body_filter_by_lua and the filters of modules make of a piece; nil when one of them failed.
+local function filter_body(r, data, last)
+    local loc = r.loc
+    if loc.body_filter ~= 0 and not (r.filter_eof and not last) then
         if r.filter_eof then
             data = ""
         end
@@ -304,13 +324,41 @@ local function write(r, data, last)
             local eof
             data, eof = run_body_filter(r, data, last)
             if not data then
-                return
+                return nil
             end
             if eof and not last then
                 r.filter_eof = true
                 r.filter_done = true
                 last = true
             end
+        end
+    end
+    local filters = loc.body_filters
+    if filters and not r.header_only and not (last and r.filtered_last) then
+        r.filtered_last = last
+        for i = 1, #filters, 2 do
+            local ok, result = run_sync(r, BODY_FILTER, filters[i], r, filters[i + 1], data, last)
+            if not ok then
+                rt.raw_log(4, "failed to run the body filter of a module: " .. result, r)
+                r.broken, r.keepalive = true, false
+                py.abort(r.cid)
+                return nil
+            end
+            data = result
+        end
+    end
+    return data, last
+end
+
+-- Pass a piece of the body on; the head must have been sent.
+local function write(r, data, last)
+    if r.complete or r.broken then
+        return
+    end
+    if r.loc.body_filter then
+        data, last = filter_body(r, data, last)
+        if not data then
+            return
         end
     end
     if r.body_dropped then
@@ -478,6 +526,8 @@ local function emit(r, data)
     end
     return 1
 end
+
+rt.emit = emit
 
 local say_check, print_check = checker("ngx.say"), checker("ngx.print")
 
@@ -677,6 +727,8 @@ local function after_content(r, outcome, ...)
     end
     return CONCLUDED, data, keepalive
 end
+
+rt.after_content = after_content
 
 -- location: enter it first (the engine's short way for locations that have nothing but content).
 function rt.export.content(id, handler, phase, path, location)

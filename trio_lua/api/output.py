@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trio_lua.http.mime import lookup
 from trio_lua.lua.ops import OpTable
 from trio_lua.request.context import ClientConnection
 from trio_lua.request.state import Request
@@ -26,7 +27,7 @@ async def _flush(request: Request, _connection: int) -> tuple[object, ...]:
 
 
 def install(table: OpTable, connections: Mapping[int, ClientConnection]) -> None:
-    """Add ``rt.py.send``, ``rt.py.abort`` and the operations ``drain`` and ``flush``."""
+    """Add the calls ``send``, ``abort`` and ``content_type``, the operations ``drain`` and ``flush``."""
 
     def send(connection: int, data: bytes) -> int:
         return connections[connection].write(data)
@@ -35,6 +36,13 @@ def install(table: OpTable, connections: Mapping[int, ClientConnection]) -> None
         connections[connection].abort()
 
     table.call("send", send)
+
+    def content_type(connection: int) -> bytes:
+        request = connections[connection].request
+        settings = request.plan.settings
+        return lookup(request.uri, settings.types, settings.default_type).encode()
+
     table.call("abort", abort)
+    table.call("content_type", content_type)
     table.op("drain", _drain)
     table.op("flush", _flush)

@@ -352,6 +352,10 @@ function req.clear_header(key)
     set_header(r, key, nil, true)
 end
 
+function rt.export.set_request_header(id, key, value)
+    set_header(requests[id], key, value, true)
+end
+
 function rt.add_request_header(key, value)
     local r = request()
     if r.minor < 0 then

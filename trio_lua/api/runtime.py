@@ -14,9 +14,10 @@ from typing import Any
 
 from trio_lua.api import body, codec, control, family_files, log, output, subrequest, var
 from trio_lua.api import time as time_api
+from trio_lua.api.modules import Modules
 from trio_lua.api.subrequest import CaptureAll
 from trio_lua.config.model import Config, LuaCode, Template, Var
-from trio_lua.errors import LuaError
+from trio_lua.errors import LuaError, ProtocolError
 from trio_lua.http.status import REASONS
 from trio_lua.log.error_log import Log
 from trio_lua.lua.driver import Driver
@@ -246,11 +247,15 @@ class Runtime:
         self._define_template = export("define_template")
         self._check_syntax = export("check_syntax")
         self.set_exiting = export("set_exiting")
+        self.set_request_header = export("set_request_header")
+        self.run_hook = export("run_hook")
+        self.run_content_hook = export("run_content_hook")
         self.driver = Driver(export("resume"), export("drop"), table.ops)
         self._handlers: dict[int, tuple[LuaCode, int]] = {}
         self._templates: dict[Template, int] = {}
         for name in http.variables:
             export("declare_variable")(name.encode())
+        self.modules = Modules(config, vm, self.connections)
 
     def handler(self, code: LuaCode) -> int:
         """The VM's number of a handler; its code is compiled when it first runs."""
@@ -284,6 +289,22 @@ class Runtime:
             code.encode("utf-8", "surrogateescape"), b"=" + chunk_name.encode()
         )
         return None if error is None else error.decode("utf-8", "replace")
+
+    async def read_body(self, request: Any) -> bytes | None:
+        """The request body, read once; None when it lies in a file.
+
+        Raises:
+            ProtocolError: It could not be read.
+        """
+        if request.length and not self.get(request.id, b"body_read"):
+            kind, data = await body.read_body(request, self.config.prefix)
+            if kind == body.FAILED:
+                assert isinstance(data, int)
+                raise ProtocolError("request body", data)
+            self.store_body(request.id, kind, data)
+        if self.get(request.id, b"body_file") is not None:
+            return None
+        return self.get(request.id, b"body") or b""
 
     def run_set(self, request: Any, handler: LuaCode) -> bytes | None:
         """Run a ``set_by_lua*`` handler: its value, or None when it failed (and that is logged)."""

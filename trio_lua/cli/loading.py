@@ -39,8 +39,9 @@ def from_conf(path: str, *, prefix: str, directives: str = "") -> Config:
         ConfigError: It cannot be used.
     """
     from trio_lua.config import nginx
+    from trio_lua.modules import BUNDLED
 
-    return nginx.load(path, prefix=prefix, overrides=directives)
+    return nginx.load(path, prefix=prefix, overrides=directives, modules=BUNDLED)
 
 
 def from_script(path: str, *, prefix: str, listens: tuple[Listen, ...]) -> Config:

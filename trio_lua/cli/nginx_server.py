@@ -120,8 +120,14 @@ def _test(command: _Command, config: Config) -> int:
 
 def _dump(command: _Command) -> None:
     from trio_lua.config import nginx
+    from trio_lua.modules import BUNDLED
 
-    text = nginx.dump(command.conf, prefix=command.prefix, overrides=command.options.directives)
+    text = nginx.dump(
+        command.conf,
+        prefix=command.prefix,
+        overrides=command.options.directives,
+        modules=BUNDLED,
+    )
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.flush()
 

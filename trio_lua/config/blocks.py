@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from trio_lua.config.directives import Context, DirectiveTable
+from trio_lua.config.directives import Context, DirectiveTable, Extension
 from trio_lua.config.model import (
     AccessLog,
     Condition,
@@ -54,15 +54,15 @@ def _names(model: type[Any], *without: str) -> frozenset[str]:
 _SETTINGS = _names(Settings, "extra")
 _SERVER = _names(Server, "listens", "names", "location", "source")
 _HTTP = _names(Http, "servers", "settings", "log_formats", "variables", "computed")
-_CONFIG = _names(Config, "http", "prefix", "file", "warnings")
+_CONFIG = _names(Config, "http", "prefix", "file", "modules", "warnings")
 
 
 def _chosen(values: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    return {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in values.items()
-        if name in names
-    }
+    return {name: _frozen(value) for name, value in values.items() if name in names}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 class Build:
@@ -83,6 +83,8 @@ class Build:
         self.file = file
         self.folder = os.path.dirname(os.path.abspath(file)) if file else prefix or os.getcwd()
         self.variables = Variables()
+        for extension in table.extensions:
+            self._provide(extension)
         self.warnings: list[str] = []
         self.files: list[tuple[str, str]] = []
         self.main = Block(self, Context.MAIN, Source(file, 0))
@@ -91,6 +93,16 @@ class Build:
         self.log_formats: dict[str, LogFormat] = {}
         self.add_log_format("combined", _COMBINED, "default", Source("", 0))
         self._depth = 0
+
+    def extend(self, extension: Extension) -> None:
+        """Makes the directives of an extension known from here on."""
+        if extension not in self.table.extensions:
+            self.table = self.table.extended([extension])
+            self._provide(extension)
+
+    def _provide(self, extension: Extension) -> None:
+        for name in extension.variables:
+            self.variables.provide(name.rstrip("*"), prefix=name.endswith("*"))
 
     def warn(self, message: str, level: str = "warn") -> None:
         """Keeps a message that does not stop anything."""
@@ -149,7 +161,13 @@ class Build:
         values = _chosen(self.main.values, _CONFIG)
         if self.http is not None:
             values["http"] = self.http.model()
-        return Config(**values, prefix=self.prefix, file=self.file, warnings=tuple(self.warnings))
+        return Config(
+            **values,
+            prefix=self.prefix,
+            file=self.file,
+            modules=tuple(self.table.extensions),
+            warnings=tuple(self.warnings),
+        )
 
 
 class Block:
@@ -159,7 +177,7 @@ class Block:
         context: Which directives may stand here.
         values: Values of the model's fields, by field name; lists become tuples. Names that are
             no fields serve to notice duplicates.
-        extra: Settings of modules that were registered from outside, by directive name. They are
+        extra: Settings of modules (:meth:`~trio_lua.config.directives.Use.put_setting`). They are
             inherited and end up in ``Settings.extra``.
     """
 
@@ -174,8 +192,16 @@ class Block:
         """The settings here, inside a block with the settings ``outer``."""
         own = _chosen(self.values, _SETTINGS)
         if self.extra:
-            own["extra"] = MappingProxyType({**outer.extra, **self.extra})
+            own["extra"] = MappingProxyType(self._merged(outer.extra))
         return replace(outer, **own) if own else outer
+
+    def _merged(self, outer: Mapping[str, Any]) -> dict[str, Any]:
+        merged = dict(outer)
+        for name, value in self.extra.items():
+            value = _frozen(value)
+            merge = self.build.table.merge(name) if name in outer else None
+            merged[name] = merge(outer[name], value) if merge is not None else value
+        return merged
 
 
 @dataclass(slots=True)
@@ -195,7 +221,7 @@ class LocationBlock(Block):
         path: What it is chosen by; an ``if`` has that of the block around it.
         steps: The rewrite instructions in order.
         locations: The locations inside.
-        handlers: Content handlers of modules, by directive name.
+        handlers: The content handler of a module, if it has one: its name and its value.
     """
 
     def __init__(
@@ -221,7 +247,9 @@ class LocationBlock(Block):
             internal=values.get("internal", around is not None and around.internal),
             alias=values.get("alias"),
             try_files=values.get("try_files"),
-            handlers=MappingProxyType(dict(self.handlers)) if self.handlers else _NOTHING,
+            handlers=MappingProxyType({k: _frozen(v) for k, v in self.handlers.items()})
+            if self.handlers
+            else _NOTHING,
         )
         if (
             self.kind is MatchKind.IF

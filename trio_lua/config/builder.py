@@ -33,11 +33,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Union
 
 from trio_lua.config.blocks import Build
-from trio_lua.config.directives import DirectiveTable, default_table, interpret
+from trio_lua.config.directives import DirectiveTable, Extension, default_table, interpret
 from trio_lua.config.model import Config, Source
 from trio_lua.config.syntax import Statement, fail
 
@@ -168,14 +168,21 @@ class ConfigBuilder(BlockBuilder):
 
     Args:
         prefix: Where relative paths start, with a trailing slash; "" is the working directory.
-        table: The directives that are known; those of this package by default.
+        table: The directives that are known; those of nginx's core and of the Lua module by default.
+        modules: Directive modules whose directives are known, too.
         directives: Directives of the main context.
     """
 
     def __init__(
-        self, *, prefix: str = "", table: DirectiveTable | None = None, **directives: Value
+        self,
+        *,
+        prefix: str = "",
+        table: DirectiveTable | None = None,
+        modules: Sequence[Extension] = (),
+        **directives: Value,
     ) -> None:
-        super().__init__(table or default_table())
+        table = table or default_table()
+        super().__init__(table.extended(modules) if modules else table)
         self._prefix = prefix
         self._http: HttpBuilder | None = None
         self._add_all(directives, _caller())
@@ -213,6 +220,7 @@ def from_lua(
     *,
     listen: str | list[str] = "127.0.0.1:8000",
     prefix: str = "",
+    modules: Sequence[Extension] = (),
     **directives: Value,
 ) -> Config:
     """The configuration that answers every request with one Lua handler.
@@ -220,13 +228,13 @@ def from_lua(
     Args:
         source: Lua code as a string, or the path of a file with it.
         listen: Where to listen, as ``listen`` has it.
-        prefix: As for :class:`ConfigBuilder`.
+        prefix, modules: As for :class:`ConfigBuilder`.
         directives: Directives of the ``http`` block.
 
     Raises:
         ConfigError: A directive is unknown, misplaced or wrong.
     """
-    app = ConfigBuilder(prefix=prefix)
+    app = ConfigBuilder(prefix=prefix, modules=modules)
     app.http(**directives)
     server = app.server(listen=listen)
     if isinstance(source, str):

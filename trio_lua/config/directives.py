@@ -2,33 +2,26 @@
 
 A :class:`Directive` is one row. Its setter gets a :class:`Use` (one occurrence in a file, or
 one call of the builder) and writes what it means into the :class:`~trio_lua.config.blocks.Block`
-it stands in. The rows themselves are in :mod:`trio_lua.config.families`, one module per subject;
-a program that embeds the server adds its own with :meth:`DirectiveTable.register`::
-
-    table = default_table().copy()
-
-    @table.directive("greeting", Context.LOCATION, takes(1))
-    def greeting(use: Use) -> None:
-        use.block.extra["greeting"] = use.template(0)
-
-    config = load("nginx.conf", table=table)
+it stands in. The rows themselves are in :mod:`trio_lua.config.families`, one module per subject.
+Directives of other origin come with an :class:`Extension` (:class:`trio_lua.request.module.Module`
+is one), which is handed in where a configuration is read: ``load("nginx.conf", modules=[extension])``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from trio_lua.config import units
-from trio_lua.config.model import Source, Template
+from trio_lua.config.model import Instruction, Source, Template
 from trio_lua.config.syntax import Statement, fail
 from trio_lua.errors import ConfigError
 
 if TYPE_CHECKING:
-    from trio_lua.config.blocks import Block, Build
+    from trio_lua.config.blocks import Block, Build, LocationBlock
 
 
 class Context(IntFlag):
@@ -95,6 +88,9 @@ def takes(least: int, most: int | None = -1) -> Arity:
 
 Setter = Callable[["Use"], None]
 
+#: How a setting of an outer block and one of an inner block become one.
+Merge = Callable[[Any, Any], Any]
+
 
 @dataclass(frozen=True, slots=True)
 class Directive:
@@ -111,14 +107,39 @@ class Directive:
     form: str = ";"
 
 
+class Extension(Protocol):
+    """What is added to the configuration's language from outside."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def directives(self) -> DirectiveTable:
+        """Its directives."""
+
+    @property
+    def variables(self) -> Iterable[str]:
+        """Its variables, without "$"; ``name_*`` is every variable whose name begins so."""
+
+    @property
+    def merges(self) -> Mapping[str, Merge]:
+        """By name of a setting (:meth:`Use.put_setting`); without one, the inner value holds alone."""
+
+
 _F = TypeVar("_F", bound=Setter)
 _T = TypeVar("_T")
 
 
 class DirectiveTable:
-    """Directives by name. A name may have several rows, for different contexts."""
+    """Directives by name. A name may have several rows, for different contexts.
+
+    Attributes:
+        extensions: What has been added with :meth:`extend`; the model hands it on to the server.
+    """
 
     def __init__(self) -> None:
+        self.extensions: list[Extension] = []
         self._rows: dict[str, list[Directive]] = {}
         self._families: dict[str, Setter] = {}
         self._absent: dict[str, str] = {}
@@ -142,6 +163,37 @@ class DirectiveTable:
             self.register(row)
         self._families.update(other._families)
         self._absent.update(other._absent)
+        self.extensions += other.extensions
+
+    def extend(self, extension: Extension) -> None:
+        """Adds the directives of an extension, and what they mean at run time.
+
+        Raises:
+            ValueError: One of them is there already.
+        """
+        self.update(extension.directives)
+        self.extensions.append(extension)
+        for prefix in [
+            prefix
+            for prefix in self._absent
+            if any(row.name.startswith(prefix) for row in extension.directives)
+        ]:
+            del self._absent[prefix]
+
+    def extended(self, extensions: Iterable[Extension]) -> DirectiveTable:
+        """A table of its own with these extensions added, if they are not there already."""
+        table = self.copy()
+        for extension in extensions:
+            if extension not in table.extensions:
+                table.extend(extension)
+        return table
+
+    def merge(self, setting: str) -> Merge | None:
+        """How an extension's setting is merged."""
+        for extension in self.extensions:
+            if setting in extension.merges:
+                return extension.merges[setting]
+        return None
 
     def register_family(self, prefix: str, setter: Setter) -> None:
         """Adds every directive whose name begins so and that has no row of its own."""
@@ -261,6 +313,13 @@ class Use:
         """An argument that may hold variables."""
         return self.build.variables.template(self.args[index], self.source)
 
+    def variable(self, index: int = 0) -> str:
+        """The name of the variable that an argument declares."""
+        word = self.args[index]
+        if not word.startswith("$"):
+            raise self.error(f'invalid variable name "{word}"')
+        return self.build.variables.declare(word[1:], self.source)
+
     def number(self, index: int = 0) -> int:
         return self._parsed(units.parse_number, self.args[index], "invalid number")
 
@@ -307,6 +366,14 @@ class Use:
 
     # ------------------------------------------------------------ effects
 
+    @property
+    def location(self) -> LocationBlock:
+        """The block, of a directive that stands in a server, a location or an ``if``."""
+        from trio_lua.config.blocks import LocationBlock
+
+        assert isinstance(self.block, LocationBlock)
+        return self.block
+
     def put(self, name: str, value: object) -> None:
         """Stores a value that may be given once per block."""
         if name in self.block.values:
@@ -316,6 +383,27 @@ class Use:
     def append(self, name: str, value: object) -> None:
         """Adds to a list; a list in an inner block replaces the outer one."""
         self.block.values.setdefault(name, []).append(value)
+
+    def put_setting(self, name: str, value: object) -> None:
+        """Stores a setting of an extension, which may be given once per block (``Settings.extra``)."""
+        if name in self.block.extra:
+            raise self.fault("is duplicate")
+        self.block.extra[name] = value
+
+    def append_setting(self, name: str, value: object) -> None:
+        """Adds to a list among the settings of an extension."""
+        self.block.extra.setdefault(name, []).append(value)
+
+    def set_content(self, name: str, value: object) -> None:
+        """Makes an extension's content handler that of the location; the last one written holds."""
+        block = self.location
+        block.values.pop("content", None)
+        block.handlers.clear()
+        block.handlers[name] = value
+
+    def add_step(self, instruction: Instruction) -> None:
+        """Adds an instruction to the rewrite program."""
+        self.location.steps.append(instruction)
 
     def read(self, inner: Block) -> None:
         """Reads this directive's own block into ``inner``."""
@@ -335,13 +423,12 @@ def interpret(statements: Iterator[Statement], block: Block, *, inside: bool = F
             the file.
     """
     build = block.build
-    find = build.table.find
     context = block.context
     for statement in statements:
         if not statement.words:
             _check_end(statement, inside)
             return
-        row = find(statement, context)
+        row = build.table.find(statement, context)
         row.setter(
             Use(
                 statement.words[0],

@@ -97,6 +97,19 @@ class SetByLua:
 
 
 @dataclass(frozen=True, slots=True)
+class SetByFunction:
+    """A directive of a module that computes a variable: ``set_md5 $name value;``.
+
+    ``function`` is the directive's name.
+    """
+
+    name: str
+    function: str
+    args: tuple[Template, ...]
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
 class Rewrite:
     """``rewrite regex replacement [flag];``
 
@@ -155,7 +168,7 @@ class If:
     source: Source
 
 
-Instruction = Union[SetVar, SetByLua, Rewrite, Return, Break, If]
+Instruction = Union[SetVar, SetByLua, SetByFunction, Rewrite, Return, Break, If]
 
 
 # ---------------------------------------------------------------- settings
@@ -296,7 +309,7 @@ class Settings:
     resolver: tuple[str, ...] = ()
     resolver_timeout: float = 30.0
 
-    #: Settings of directive modules registered from outside, by directive name.
+    #: Settings of directive modules, by the name that the module gave each.
     extra: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -340,7 +353,7 @@ class Location:
     internal: bool = False
     alias: Template | None = None
     try_files: TryFiles | None = None
-    #: Content handlers of directive modules: name -> parsed value (see ``docs``).
+    #: The content handler of a directive module, if it is one: its name and its value.
     handlers: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -432,5 +445,7 @@ class Config:
     user: str | None = None
     env: tuple[tuple[str, str | None], ...] = ()
     working_directory: str | None = None
+    #: The directive modules (:class:`trio_lua.request.module.Module`) whose directives it may hold.
+    modules: tuple[Any, ...] = ()
     #: What was noticed but stops nothing, each beginning with its level: ``[warn] ...``.
     warnings: tuple[str, ...] = ()

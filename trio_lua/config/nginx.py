@@ -9,9 +9,10 @@ interpreted twice, and what is inherited follows nginx's rules (see
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from trio_lua.config.blocks import Build
-from trio_lua.config.directives import DirectiveTable, default_table, interpret
+from trio_lua.config.directives import DirectiveTable, Extension, default_table, interpret
 from trio_lua.config.model import Config
 from trio_lua.config.syntax import COMMAND_LINE, statements
 from trio_lua.errors import ConfigError
@@ -25,6 +26,7 @@ def load(
     prefix: str = "",
     overrides: str = "",
     table: DirectiveTable | None = None,
+    modules: Sequence[Extension] = (),
 ) -> Config:
     """Reads a configuration file.
 
@@ -32,12 +34,13 @@ def load(
         path: The file. Files it includes are looked for in its folder.
         prefix: Where other relative paths start, with a trailing slash; it is only recorded.
         overrides: Directives of the main context that are read before the file (nginx: ``-g``).
-        table: The directives that are known; those of this package by default.
+        table: The directives that are known; those of nginx's core and of the Lua module by default.
+        modules: Directive modules whose directives are known, too.
 
     Raises:
         ConfigError: The configuration cannot be used.
     """
-    return _load(os.fspath(path), None, prefix, overrides, table).config()
+    return _load(os.fspath(path), None, prefix, overrides, table, modules).config()
 
 
 def loads(
@@ -47,13 +50,14 @@ def loads(
     overrides: str = "",
     file: str = "nginx.conf",
     table: DirectiveTable | None = None,
+    modules: Sequence[Extension] = (),
 ) -> Config:
     """Reads a configuration from a string; ``file`` is what errors and tracebacks call it.
 
     Raises:
         ConfigError: The configuration cannot be used.
     """
-    return _load(file, text, prefix, overrides, table).config()
+    return _load(file, text, prefix, overrides, table, modules).config()
 
 
 def dump(
@@ -62,6 +66,7 @@ def dump(
     prefix: str = "",
     overrides: str = "",
     table: DirectiveTable | None = None,
+    modules: Sequence[Extension] = (),
 ) -> str:
     """All files of a configuration, as ``nginx -T`` prints them. It has to be a valid one.
 
@@ -70,7 +75,7 @@ def dump(
     Raises:
         ConfigError: The configuration cannot be used.
     """
-    build = _load(os.fspath(path), None, prefix, overrides, table)
+    build = _load(os.fspath(path), None, prefix, overrides, table, modules)
     build.config()
     # A file that is included twice is shown once.
     files = dict(build.files)
@@ -78,9 +83,15 @@ def dump(
 
 
 def _load(
-    file: str, text: str | None, prefix: str, overrides: str, table: DirectiveTable | None
+    file: str,
+    text: str | None,
+    prefix: str,
+    overrides: str,
+    table: DirectiveTable | None,
+    modules: Sequence[Extension],
 ) -> Build:
-    build = Build(table or default_table(), prefix=prefix, file=file)
+    table = table or default_table()
+    build = Build(table.extended(modules) if modules else table, prefix=prefix, file=file)
     if overrides:
         interpret(statements(overrides, COMMAND_LINE), build.main)
     interpret(

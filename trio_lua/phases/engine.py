@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Union
 
 from trio_lua.api.body import FAILED, read_body
+from trio_lua.api.modules import Hook
 from trio_lua.api.runtime import Runtime
 from trio_lua.config.model import ErrorPage
-from trio_lua.lua.driver import Outcome
+from trio_lua.lua.driver import Outcome, detach
 from trio_lua.phases import rewrite, special, static
 from trio_lua.phases.access import Decision, Gate
 from trio_lua.phases.access_log import AccessLogs
@@ -233,6 +236,10 @@ class Engine:
             plan = request.plan
             if step is not _NEXT:
                 return step
+        if plan.rewrite_hooks:
+            step = await self._hooks(request, plan.rewrite_hooks, Phase.REWRITE)
+            if step is not _NEXT:
+                return step
         if plan.rewrite is not None:
             if plan.settings.lua_need_request_body:
                 status = await self._need_body(request)
@@ -254,6 +261,8 @@ class Engine:
                 return step
         content = plan.content
         if content is None:
+            if plan.module_content is not None:
+                return await self._module_content(request, plan.module_content)
             return await self._static(request, plan)
         if plan.settings.lua_need_request_body:
             status = await self._need_body(request)
@@ -342,7 +351,9 @@ class Engine:
     async def _access(self, request: Request, plan: Plan) -> Step:
         settings = plan.settings
         rules = plan.rules
-        if (plan.access is None and not rules) or isinstance(request, Subrequest):
+        if isinstance(request, Subrequest) or (
+            plan.access is None and not rules and not plan.access_hooks
+        ):
             return _NEXT
         gate = Gate(settings.satisfy)
         if rules:
@@ -352,6 +363,15 @@ class Engine:
                 return _NEXT
             if decision is Decision.FINISH:
                 return Status(403)
+        for hook in plan.access_hooks:
+            step = await self._hooks(request, (hook,), Phase.ACCESS)
+            if isinstance(step, Status):
+                if gate.take(step.code) is Decision.FINISH:
+                    return step
+            elif step is not _NEXT:
+                return step
+            elif gate.take(0) is Decision.DONE:
+                return _NEXT
         if plan.access is not None:
             if settings.lua_need_request_body:
                 status = await self._need_body(request)
@@ -424,7 +444,12 @@ class Engine:
         """A handler of a phase before content."""
         lua = self._lua
         path = None if handler.code.path is None else lua.handler_path(request, handler.code)
-        result = lua.run(request.id, handler.number, int(phase), path)
+        return await self._after_handler(
+            request, lua.run(request.id, handler.number, int(phase), path), phase
+        )
+
+    async def _after_handler(self, request: Request, result: object, phase: Phase) -> Step:
+        lua = self._lua
         if result.__class__ is tuple and result[0] == Outcome.SUSPENDED:
             result = await self._driver.finish(request, result)
             if result == 0 and lua.get(request.id, b"header_sent"):
@@ -434,6 +459,41 @@ class Engine:
         if result == Outcome.SENT:
             return self._conclude(request)
         return self._left(request, result, phase)
+
+    # -------------------------------------------------------------- modules
+
+    async def _hooks(self, request: Request, hooks: Sequence[Hook], phase: Phase) -> Step:
+        """Hooks of modules in a phase before content."""
+        for hook in hooks:
+            if hook.function is None:
+                result = self._lua.run_hook(request.id, hook.kind, hook.name, int(phase))
+                step = await self._after_handler(request, result, phase)
+            else:
+                status = await self._python_hook(request, hook)
+                step = _NEXT if status is None else Status(status)
+            if step is not _NEXT:
+                return step
+        return _NEXT
+
+    async def _module_content(self, request: Request, hook: Hook) -> Step:
+        """The content handler of a module."""
+        lua = self._lua
+        if hook.function is None:
+            return await self._after_content(request, lua.run_content_hook(request.id, hook.name))
+        if not lua.get(request.id, b"ct"):
+            kind = special.text_type(request, request.plan.settings)
+            request.set_header(b"Content-Type", kind)
+        status = await self._python_hook(request, hook)
+        return self._conclude(request) if status is None else Status(status)
+
+    async def _python_hook(self, request: Request, hook: Hook) -> int | None:
+        # It may await what it likes, which only a task of its own can.
+        await detach(request)
+        try:
+            return await hook.function(request, hook.value)  # type: ignore[no-any-return, misc]
+        except Exception:
+            request.log(_ERROR, b"%b failed: " % hook.name + traceback.format_exc().encode())
+            return 500
 
     async def _after_content(self, request: Request, result: object) -> Step:
         if result.__class__ is tuple:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from trio_lua.api.modules import Hook
 from trio_lua.api.runtime import Runtime
 from trio_lua.config.model import (
     AccessLog,
@@ -48,6 +49,7 @@ class Plan:
 
     __slots__ = (
         "access",
+        "access_hooks",
         "access_logs",
         "content",
         "files",
@@ -57,9 +59,11 @@ class Plan:
         "log",
         "max_body",
         "max_requests",
+        "module_content",
         "precontent",
         "program",
         "rewrite",
+        "rewrite_hooks",
         "rules",
         "server",
         "settings",
@@ -76,6 +80,10 @@ class Plan:
         self.access: Handler | None = None
         self.precontent: Handler | None = None
         self.content: Handler | None = None
+        #: Hooks of modules.
+        self.rewrite_hooks: tuple[Hook, ...] = ()
+        self.access_hooks: tuple[Hook, ...] = ()
+        self.module_content: Hook | None = None
         self.log: Handler | None = None
         self.access_logs: tuple[AccessLog, ...] = ()
         self.has_log = False
@@ -191,6 +199,12 @@ class Plans:
         plan.access = self._handler(settings.access_by_lua)
         plan.precontent = self._handler(settings.precontent_by_lua)
         plan.content = self._handler(location.content)
+        modules = self._runtime.modules
+        if settings.extra:
+            plan.rewrite_hooks = modules.hooks("rewrite", settings.extra)
+            plan.access_hooks = modules.hooks("access", settings.extra)
+        if location.handlers:
+            [plan.module_content] = modules.hooks("content", location.handlers) or (None,)
         plan.log = self._handler(settings.log_by_lua)
         plan.access_logs = settings.access_logs if self._access_log else ()
         plan.has_log = plan.log is not None or bool(plan.access_logs)
@@ -201,6 +215,8 @@ class Plans:
             and plan.rewrite is None
             and plan.access is None
             and plan.precontent is None
+            and not plan.rewrite_hooks
+            and not plan.access_hooks
             and not location.internal
             and location.try_files is None
             and not settings.access_rules
@@ -212,7 +228,7 @@ class Plans:
 
     def _constants(self, plan: Plan) -> Any:
         """What Lua reads of a location (``r.loc``)."""
-        settings, server = plan.settings, plan.server.server
+        location, settings, server = plan.location, plan.settings, plan.server.server
         runtime = self._runtime
         sink, level = self._sink_of(settings)
         names = [name for name in server.names if name]
@@ -256,6 +272,7 @@ class Plans:
                     values[f"{key}_path"] = runtime.template(
                         _absolute(code.path, runtime.config.prefix)
                     )
+        runtime.modules.add_constants(values, location, runtime.template)
         return runtime.vm.to_lua(values)
 
 

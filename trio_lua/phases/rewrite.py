@@ -30,6 +30,7 @@ from trio_lua.config.model import (
     LuaCode,
     Return,
     Rewrite,
+    SetByFunction,
     SetByLua,
     SetVar,
     Template,
@@ -208,6 +209,13 @@ class _SetByLua:
 
 
 @dataclass(frozen=True, slots=True)
+class _SetByFunction:
+    name: str
+    function: str
+    args: tuple[_Text, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Rewrite:
     regex: str
     path: _Text  # of a redirect: all of it
@@ -245,7 +253,7 @@ class _Break:
     pass
 
 
-_Step = Union[_Set, _SetByLua, _Rewrite, _Return, _Break, _If]
+_Step = Union[_Set, _SetByLua, _SetByFunction, _Rewrite, _Return, _Break, _If]
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +285,9 @@ def _compile_step(instruction: Instruction, server_level: bool) -> _Step:
         return _Set(instruction.name, _Text(instruction.value))
     if isinstance(instruction, SetByLua):
         return _SetByLua(instruction.name, instruction.handler)
+    if isinstance(instruction, SetByFunction):
+        args = tuple(_Text(arg) for arg in instruction.args)
+        return _SetByFunction(instruction.name, instruction.function, args)
     if isinstance(instruction, Rewrite):
         return _compile_rewrite(instruction)
     if isinstance(instruction, Return):
@@ -377,8 +388,12 @@ def _run(steps: tuple[_Step, ...], state: _State) -> Outcome | None:
             outcome = _rewrite(step, state)
         elif isinstance(step, _Return):
             return _return(step, state)
-        elif isinstance(step, _SetByLua):
-            value = exchange.run_set_by_lua(step.handler)
+        elif isinstance(step, (_SetByLua, _SetByFunction)):
+            if isinstance(step, _SetByLua):
+                value = exchange.run_set_by_lua(step.handler)
+            else:
+                args = [arg.evaluate(exchange, encode=state.encode) for arg in step.args]
+                value = exchange.call_set_function(step.function, args)
             if value is None:
                 return Failed(state.location)
             exchange.set_variable(step.name, value)

@@ -8,7 +8,7 @@ written against this interface, so tests can drive them with a plain object.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from trio_lua.config.model import LuaCode, Template
 
@@ -44,14 +44,36 @@ class Exchange(Protocol):
     def header(self, name: bytes) -> bytes | None:
         """The first request header of that lower-case name."""
 
+    def set_request_header(self, name: bytes, value: bytes | None) -> None:
+        """Replace a request header, or remove it (None)."""
+
+    async def read_body(self) -> bytes | None:
+        """The request body; None when it lies in a file, because it is larger than the buffer.
+
+        Raises:
+            ProtocolError: It is too large, malformed or too slow; the error has the status for that.
+        """
+
+    def resource(self, name: str) -> Any:
+        """What a module holds for this worker."""
+
+    def setting(self, name: str) -> Any:
+        """The setting of a module in this request's location, None when there is none."""
+
     def evaluate(self, template: Template) -> bytes:
         """The text of a template, its variables filled in."""
+
+    def variable(self, name: bytes) -> bytes | None:
+        """The value of a variable, None when it has none."""
 
     def set_variable(self, name: str, value: bytes) -> None:
         """Assign a variable, as ``set`` does."""
 
     def match(self, pattern: str, subject: bytes, *, caseless: bool = False) -> bool:
         """Match a regular expression; on success its groups become ``$1`` and so on."""
+
+    def call_set_function(self, name: str, args: Sequence[bytes]) -> bytes | None:
+        """Call the function of a ``set_...`` directive; None when it failed (logged already: answer 500)."""
 
     def run_set_by_lua(self, handler: LuaCode) -> bytes | None:
         """Run a ``set_by_lua*`` handler; None when it failed (logged already: answer 500)."""

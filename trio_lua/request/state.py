@@ -98,6 +98,18 @@ class Request:
     def header(self, name: bytes) -> bytes | None:
         return self.lua.header(self.id, name)  # type: ignore[no-any-return]
 
+    def set_request_header(self, name: bytes, value: bytes | None) -> None:
+        self.lua.set_request_header(self.id, name, value)
+
+    async def read_body(self) -> bytes | None:
+        return await self.lua.read_body(self)  # type: ignore[no-any-return]
+
+    def resource(self, name: str) -> Any:
+        return self.lua.modules.resources[name]
+
+    def setting(self, name: str) -> Any:
+        return self.plan.settings.extra.get(name)
+
     def evaluate(self, template: Template) -> bytes:
         literal = template.literal
         if literal is not None:
@@ -125,6 +137,9 @@ class Request:
     def set_captures(self, captures: Sequence[bytes | None]) -> None:
         """Make the groups of a match ``$1`` and so on."""
         self.lua.set_captures(self.id, *[c if c is not None else False for c in captures])
+
+    def call_set_function(self, name: str, args: Sequence[bytes]) -> bytes | None:
+        return self.lua.modules.call_set_function(name, self, args)  # type: ignore[no-any-return]
 
     def run_set_by_lua(self, handler: LuaCode) -> bytes | None:
         return self.lua.run_set(self, handler)  # type: ignore[no-any-return]

@@ -318,7 +318,7 @@ class Worker:
             if http.lua_shared_globals:
                 self.runtime.vm.export("share_globals")()
             ready = True
-            async with trio.open_nursery() as outer:
+            async with self.runtime.modules.open(), trio.open_nursery() as outer:
                 self._run_hook(http.init_worker_by_lua, Phase.INIT_WORKER)
                 async with trio.open_nursery() as inner:
                     self._nursery = inner

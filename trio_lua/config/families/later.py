@@ -1,7 +1,8 @@
 """Directives that do not exist here, but that people will try.
 
 What belongs to nginx's core or the Lua module and is yet to come says so; what comes from other
-modules is unknown, with a hint (nginx also calls it unknown when the module is not loaded).
+modules is unknown, with a hint (nginx also calls it unknown when the module is not loaded), which
+goes when such a module is added.
 """
 
 from __future__ import annotations
@@ -72,4 +73,4 @@ for _subject, _names in _LATER.items():
 
 for _owner, _beginnings in _ABSENT.items():
     for _beginning in _beginnings.split():
-        TABLE.explain(_beginning, f"this is a directive of {_owner}, which this version lacks")
+        TABLE.explain(_beginning, f"this is a directive of {_owner}, which is not loaded")

@@ -7,7 +7,6 @@ from functools import partial
 
 from trio_lua.config.blocks import LocationBlock
 from trio_lua.config.directives import Context, Directive, DirectiveTable, Use, takes
-from trio_lua.config.families.rewrite import declared_variable
 from trio_lua.config.families.slots import slots, word
 from trio_lua.config.model import LuaCode, SetByLua, Template
 
@@ -130,6 +129,8 @@ def _handler(use: Use, *, tag: str, field: str) -> None:
     if not code.code and not (code.path and code.path.raw):
         raise use.error("invalid location config: no runnable Lua code")
     use.block.values[field] = code
+    if isinstance(use.block, LocationBlock) and field == "content":
+        use.block.handlers.clear()
 
 
 _ONCE = ("init_by_lua", "init_worker_by_lua", "exit_worker_by_lua")
@@ -171,7 +172,7 @@ def _set_by_lua(use: Use) -> None:
         code = _inline(use, "set_by_lua", use.args[1])
     else:
         code = _file(use, use.template(1))
-    name = declared_variable(use)
+    name = use.variable()
     args = tuple(use.template(index) for index in range(2, len(use.args)))
     if args:
         code = LuaCode(code.directive, code.source, code.chunk_name, code.code, code.path, args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import importlib
 import os
 import pwd
 
@@ -76,7 +77,19 @@ def _debug_connection(use: Use) -> None:
 
 @TABLE.directive("load_module", Context.MAIN, takes(1))
 def _load_module(use: Use) -> None:
-    """nginx's modules are machine code: what they bring is here or unknown as a directive."""
+    """A directive module in Python, as ``package.module`` or ``package.module:NAME``.
+
+    nginx's own modules are machine code: what they bring is here or unknown as a directive.
+    """
+    name = use.args[0]
+    if name.endswith(".so"):
+        return
+    path, _, attribute = name.partition(":")
+    try:
+        extension = getattr(importlib.import_module(path), attribute or "MODULE")
+        use.build.extend(extension)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise use.error(f'module "{name}" cannot be loaded: {error}') from None
 
 
 @TABLE.directive("worker_processes", Context.MAIN, takes(1))

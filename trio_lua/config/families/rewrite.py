@@ -41,17 +41,9 @@ def _block(use: Use) -> LocationBlock:
     return use.block
 
 
-def declared_variable(use: Use) -> str:
-    """The name of the variable that the first argument declares."""
-    word = use.args[0]
-    if not word.startswith("$"):
-        raise use.error(f'invalid variable name "{word}"')
-    return use.build.variables.declare(word[1:], use.source)
-
-
 @TABLE.directive("set", Context.REWRITE, takes(2))
 def _set(use: Use) -> None:
-    name = declared_variable(use)
+    name = use.variable()
     _block(use).steps.append(SetVar(name, use.template(1), use.source))
 
 
