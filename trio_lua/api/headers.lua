@@ -69,6 +69,16 @@ local function replace_header(r, key, name, value)
     end
 end
 
+-- Headers that are sent when nobody has set them. Removing one means that it is not sent.
+local STANDARD = { server = true, date = true }
+
+local function hide_header(r, name)
+    local h = r.hout or {}
+    r.hout = h
+    h.hidden = h.hidden or {}
+    h.hidden[name] = true
+end
+
 -- One value of a header that the core keeps apart, or a line of the list.
 local function set_one(r, key, name, value, override)
     if name == "content-type" then
@@ -84,6 +94,9 @@ local function set_one(r, key, name, value, override)
         end
     elseif value == nil then
         remove_header(r, name)
+        if STANDARD[name] then
+            hide_header(r, name)
+        end
     elseif override or SINGLE[name] then
         replace_header(r, key, name, value)
     else
@@ -258,12 +271,13 @@ function rt.response_head(r, status)
     local h = r.hout
     local server = loc.server_token or "trio_lua"
     local out
-    if r.status_line or (h and (find_header(r, "server") or find_header(r, "date"))) then
+    local hidden = h and h.hidden
+    if r.status_line or (h and (hidden or find_header(r, "server") or find_header(r, "date"))) then
         out = "HTTP/1.1 " .. (r.status_line or status_lines[status] or format("%03d ", status)) .. "\r\n"
-        if not (h and find_header(r, "server")) then
+        if not (h and (find_header(r, "server") or hidden and hidden.server)) then
             out = out .. "Server: " .. server .. "\r\n"
         end
-        if not (h and find_header(r, "date")) then
+        if not (h and (find_header(r, "date") or hidden and hidden.date)) then
             out = out .. "Date: " .. http_time(rt.now()) .. "\r\n"
         end
     else
