@@ -437,3 +437,95 @@ async def test_a_client_that_leaves_ends_its_subrequests(
         assert await client.rest() == b""
         assert trio.current_time() - began == 1
         assert "went on" not in running.log.text(8)
+
+
+# ------------------------------------------------------------------------ streams
+
+
+async def test_a_stream_is_read_while_it_is_written(
+    serve: Serve, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = """
+        location /t { content_by_lua_block {
+            local res = ngx.location.capture_stream("/sub", { args = "n=3" })
+            ngx.print(res.status, " ", res.header["X-Sub"], " ", tostring(res.truncated), ":")
+            for piece in res:pieces() do
+                ngx.print(piece, ("@%d "):format(ngx.now() - ngx.req.start_time() + 0.5))
+            end
+            ngx.print(tostring(res.truncated), " ", tostring(res:read()))
+        } }
+        location /sub { content_by_lua_block {
+            ngx.status, ngx.header["X-Sub"] = 201, "1"
+            for i = 1, tonumber(ngx.var.arg_n) do
+                ngx.print(i)
+                ngx.flush()
+                ngx.sleep(1)
+            end
+        } }
+    """
+    async with serve(nginx(server)) as running:
+        client = await running.connect()
+        assert (await client.get("/t"))[2] == b"201 1 nil:1@0 2@1 3@2 false nil"
+
+
+async def test_a_stream_waits_for_its_reader(
+    serve: Serve, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = """
+        location /t { content_by_lua_block {
+            local res = ngx.location.capture_stream("/sub")
+            ngx.sleep(10)
+            local written = package.loaded.written
+            local n = 0
+            for piece in res:pieces() do n = n + #piece end
+            ngx.print(n, " ", written < 3000000, " ", package.loaded.written)
+        } }
+        location /sub { content_by_lua_block {
+            local piece = ("x"):rep(100000)
+            for i = 1, 100 do
+                ngx.print(piece)
+                package.loaded.written = i * #piece
+            end
+        } }
+    """
+    assert await fetch(serve, server) == b"10000000 true 10000000"
+
+
+@pytest.mark.parametrize(
+    "end", ["res:close()", "ngx.exit(0)", "error('x')", "ngx.exec('/other')", ""]
+)
+async def test_a_stream_ends_with_its_reader(
+    serve: Serve, autojump_clock: trio.testing.MockClock, end: str
+) -> None:
+    server = f"""
+        location /t {{ content_by_lua_block {{
+            local res = ngx.location.capture_stream("/sub")
+            ngx.ctx.first = res:read()
+            {end}
+        }} }}
+        location /other {{ return 200 other; }}
+        location /sub {{ content_by_lua_block {{
+            ngx.print("x")
+            ngx.flush()
+            ngx.sleep(1000)
+            ngx.log(ngx.ERR, "went on")
+        }} }}
+    """
+    async with serve(nginx(server)) as running:
+        client = await running.connect()
+        began = trio.current_time()
+        status, _, _body = await client.get("/t")
+        assert status == (500 if "error" in end else 200)
+        assert trio.current_time() - began < 1000
+        assert running.worker.engine.subrequests.count == 0
+
+
+async def test_a_stream_without_response(serve: Serve) -> None:
+    server = """
+        location /t { content_by_lua_block {
+            local res = ngx.location.capture_stream("/sub")
+            ngx.print(res.status, " ", tostring(res:read()), " ", tostring(res.truncated))
+        } }
+        location /sub { return 503; }
+    """
+    assert await fetch(serve, server) == b"503 nil true"

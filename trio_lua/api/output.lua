@@ -58,6 +58,8 @@ local function push(r)
     return py.send(r.cid, "")
 end
 
+rt.push = push
+
 -- --------------------------------------------------------------- header filters
 
 local function add_headers(r, status)

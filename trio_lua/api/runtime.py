@@ -15,7 +15,7 @@ from typing import Any
 from trio_lua.api import body, codec, control, family_files, log, output, subrequest, var
 from trio_lua.api import time as time_api
 from trio_lua.api.modules import Modules
-from trio_lua.api.subrequest import CaptureAll
+from trio_lua.api.subrequest import Runner
 from trio_lua.config.model import Config, LuaCode, Template, Var
 from trio_lua.errors import LuaError, ProtocolError
 from trio_lua.http.status import REASONS
@@ -140,7 +140,7 @@ class Runtime:
         graceful_exit: Begins the graceful stop of this process (``ngx.process``).
         files: Further Lua files to load, behind the families.
         calls: Further plain functions for Lua.
-        capture_all: Runs the subrequests of ``ngx.location.capture``.
+        subrequests: Gives what runs the requests that requests make.
 
     Raises:
         LuaError: A file of this package failed to load.
@@ -158,7 +158,7 @@ class Runtime:
         graceful_exit: Callable[[], None] | None = None,
         files: Iterable[Path] = (),
         calls: Mapping[str, Callable[..., Any]] | None = None,
-        capture_all: CaptureAll | None = None,
+        subrequests: Callable[[], Runner] | None = None,
     ) -> None:
         self.config = config
         self.clock = clock
@@ -171,8 +171,8 @@ class Runtime:
         output.install(table, self.connections)
         body.install(table, self.connections, prefix)
         var.install(table, self.connections, clock, document_root, request_filename)
-        if capture_all is not None:
-            subrequest.install(table, capture_all)
+        if subrequests is not None:
+            subrequest.install(table, subrequests)
         plain: dict[str, Callable[..., Any]] = {**codec.calls(), **time_api.calls(clock)}
         for name, call in {**plain, **(calls or {})}.items():
             table.call(name, call)
@@ -250,7 +250,7 @@ class Runtime:
         self.set_request_header = export("set_request_header")
         self.run_hook = export("run_hook")
         self.run_content_hook = export("run_content_hook")
-        self.driver = Driver(export("resume"), export("drop"), table.ops)
+        self.driver = Driver(export("resume"), export("drop"), table.ops, table.spawning)
         self._handlers: dict[int, tuple[LuaCode, int]] = {}
         self._templates: dict[Template, int] = {}
         for name in http.variables:

@@ -105,6 +105,31 @@ function rt.export.open_subrequest(parent_id, uri, args, method, body, forward, 
     return r.id
 end
 
+-- Make a subrequest whose response becomes part of r's at this place: r's head and what it has printed go first, what
+-- it prints from now on comes after. Arguments as for `open`. Returns a number for rt.run_subrequests; nil and an
+-- error when subrequests are nested too deeply or the client is gone.
+function rt.open_subrequest(r, uri, args, method, body, forward, vars)
+    if not deep_enough(r, uri) then
+        return nil, "subrequests cycle"
+    end
+    if not rt.send_header(r) then
+        return nil, "nginx output filter error"
+    end
+    rt.push(r)
+    if r.broken then
+        return nil, "nginx output filter error"
+    end
+    local sub = open(r, uri, args, method or "GET", body, forward, vars or "share")
+    requests[sub.id] = sub
+    suspend(rt.ops.place_subrequest, sub.id)
+    return sub.id
+end
+
+-- Run what rt.open_subrequest has made, several at the same time, until all have ended. Each must be run.
+function rt.run_subrequests(...)
+    return suspend(rt.ops.run_subrequests, ...)
+end
+
 -- A piece of a subrequest's body in the form it has in the response of its parent.
 function rt.export.frame_piece(id, data)
     local r = requests[id]
@@ -400,4 +425,53 @@ function ngx.location.capture_multi(...)
     local parent = multi_check()
     local list, count = checked(pcall(prepare_all, parent, queries))
     return run(parent, list, count)
+end
+
+-- ---------------------------------------------------------------------- streams
+
+local stream_methods = {}
+local STREAM = { __index = stream_methods }
+
+-- The next piece of the body; nil at its end, when res.truncated is known.
+function stream_methods:read()
+    local r = self._request
+    if not r then
+        return nil
+    end
+    local data = suspend(rt.ops.stream_read, r.id)
+    if data == "" then
+        self._request = nil
+        self.truncated = not r.complete or r.method == "HEAD"
+        return nil
+    end
+    return data
+end
+
+-- for piece in res:pieces() do ... end
+function stream_methods:pieces()
+    return stream_methods.read, self
+end
+
+-- End the subrequest now.
+function stream_methods:close()
+    local r = self._request
+    if r then
+        self._request = nil
+        self.truncated = true
+        rt.py.stream_close(r.id)
+    end
+end
+
+-- An extension: as capture, but returns when the subrequest has its head, and the body is read in pieces while
+-- the subrequest goes on. It waits when about a megabyte is unread, and ends at the latest with the handler
+-- that began it.
+function ngx.location.capture_stream(uri, opts)
+    local parent = capture_check()
+    if opts ~= nil and type(opts) ~= "table" then
+        rt.type_error(2, "capture_stream", "table", type(opts))
+    end
+    local r = checked(pcall(prepare, parent, uri, opts))
+    requests[r.id] = r
+    suspend(rt.ops.stream_open, r.id)
+    return setmetatable({ status = r.status, header = header_table(r), _request = r }, STREAM)
 end

@@ -12,9 +12,11 @@ coroutine inline; it then gives the half-run coroutine to a new task (:func:`res
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Sequence
 from enum import IntEnum
 from typing import Any, Protocol
+
+import trio
 
 from trio_lua.lua.ops import Op
 
@@ -44,6 +46,9 @@ class Owner(Protocol):
 
     #: Whether it still runs in the task that received it.
     inline: bool
+
+    #: Where its child tasks run; unset or None until the first one.
+    nursery: trio.Nursery | None
 
 
 @types.coroutine
@@ -91,6 +96,7 @@ class Driver:
         resume: Lua's ``rt.export.resume``.
         drop: Lua's ``rt.export.drop``.
         ops: The operations by number.
+        spawning: Numbers of the operations that start tasks in their owner's nursery.
     """
 
     def __init__(
@@ -98,10 +104,12 @@ class Driver:
         resume: Callable[..., Any],
         drop: Callable[[int], None],
         ops: Sequence[Op],
+        spawning: Collection[int] = (),
     ) -> None:
         self._resume = resume
         self._drop = drop
         self._ops = ops
+        self._spawning = spawning
 
     async def finish(self, owner: Owner, result: Any) -> Any:
         """Run a thread to its end.
@@ -117,6 +125,8 @@ class Driver:
             if owner.inline:
                 await detach(owner)
             thread = result[1]
+            if result[2] in self._spawning and getattr(owner, "nursery", None) is None:
+                return await self._finish_in_nursery(owner, result)
             try:
                 values = await self._ops[result[2]](owner, *result[3:])
             except BaseException:
@@ -124,3 +134,13 @@ class Driver:
                 raise
             result = self._resume(thread, *values)
         return result
+
+    async def _finish_in_nursery(self, owner: Owner, result: Any) -> Any:
+        """The rest of a thread that starts tasks: they end with it."""
+        async with trio.open_nursery() as nursery:
+            owner.nursery = nursery
+            try:
+                return await self.finish(owner, result)
+            finally:
+                owner.nursery = None
+                nursery.cancel_scope.cancel()

@@ -31,6 +31,7 @@ class OpTable:
         self.calls: dict[str, Call] = {}
         self.ops: list[Op] = []
         self.numbers: dict[str, int] = {}
+        self.spawning: set[int] = set()
 
     def call(self, name: str, function: Call) -> None:
         """Add a plain function.
@@ -42,8 +43,13 @@ class OpTable:
             raise ValueError(f"the call {name!r} is there already")
         self.calls[name] = function
 
-    def op(self, name: str, function: Op) -> None:
+    def op(self, name: str, function: Op, *, spawns: bool = False) -> None:
         """Add an operation that suspends its thread.
+
+        Args:
+            name: What Lua calls it.
+            function: What the driver awaits.
+            spawns: It starts tasks in its owner's ``nursery``, which lasts as long as the handler.
 
         Raises:
             ValueError: The name is taken.
@@ -51,4 +57,6 @@ class OpTable:
         if name in self.numbers:
             raise ValueError(f"the operation {name!r} is there already")
         self.numbers[name] = len(self.ops)
+        if spawns:
+            self.spawning.add(len(self.ops))
         self.ops.append(function)

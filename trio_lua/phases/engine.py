@@ -31,6 +31,7 @@ from trio_lua.phases.plan import Handler, Plan
 from trio_lua.phases.rewrite import InternalRedirect, Redirect
 from trio_lua.phases.subrequest import Subrequest, Subrequests
 from trio_lua.request.phase import Phase
+from trio_lua.request.sink import Ordered
 from trio_lua.request.state import Request
 
 __all__ = ["Engine"]
@@ -128,7 +129,9 @@ class Engine:
         return False
 
     def release(self, request: Request) -> None:
-        """Forget a request: its Lua state, its temporary files."""
+        """Forget a request: its Lua state, its temporary files, places in its response."""
+        if type(request.connection) is Ordered:
+            self.subrequests.abandon(request)
         self._lua.release(request.id)
         if request.files is not None:
             for path in request.files:

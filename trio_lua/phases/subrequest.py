@@ -7,13 +7,17 @@ cancels it, and the parent's handler waits for it.
 Several at once begin in their order, each in the parent's stack up to its first wait, as nginx posts them;
 only those that wait become tasks. So the usual subrequest, which answers from memory, costs no task.
 
-For content handlers of other modules (``echo_location``, ``auth_request``)::
+For handlers of other modules (``echo_location``, ``auth_request``)::
 
     sub = engine.subrequests.open(request, b"/path", b"a=b")            # into the parent's response
     await engine.subrequests.run(sub)
 
     sub = engine.subrequests.open(request, b"/path", capture=True)      # into sub.body
     await engine.subrequests.run_all([sub])
+    sub.response_status, sub.body
+    engine.subrequests.close(sub)
+
+In Lua the same are ``rt.open_subrequest`` and ``rt.run_subrequests``.
 
 Slots of the parent's response are made by :meth:`Subrequests.open`, so the order of those calls is the order of
 the output, however the subrequests overlap; what the parent writes after the call follows it. The head of
@@ -31,7 +35,7 @@ import trio
 from trio_lua.api.runtime import Runtime
 from trio_lua.lua.driver import resume_detached
 from trio_lua.request.context import ClientConnection
-from trio_lua.request.sink import Capture, Ordered, Sink
+from trio_lua.request.sink import Capture, Ordered, Pipe, Sink
 from trio_lua.request.state import Request
 
 if TYPE_CHECKING:
@@ -127,7 +131,7 @@ class Subrequests:
         Raises:
             SubrequestCycle: Nested too deeply.
         """
-        number = self._open(parent.id, uri, args, method, body, forward_body, variables)
+        number = self._open(parent.id, uri, args, method, body, forward_body, variables.encode())
         if number is None:
             raise SubrequestCycle
         client = _client(parent)
@@ -135,6 +139,10 @@ class Subrequests:
         if captured:
             self._lua.put(number, b"captured", True)
             return self._adopt(parent, number, sink or Capture(client), captured=True)
+        # the head, and what was printed before the slot
+        pending = self._lua.send(parent.id, b"", False)
+        if isinstance(pending, bytes):
+            parent.connection.write(pending)
         return self._adopt(parent, number, self._ordered(parent).slot(), captured=False)
 
     def _adopt(self, parent: Request, number: int, sink: Sink, *, captured: bool) -> Subrequest:
@@ -150,10 +158,6 @@ class Subrequests:
         behind = parent.connection
         if isinstance(behind, Ordered):
             return behind
-        # the head, and what was printed before the slot
-        pending = self._lua.send(parent.id, b"", False)
-        if isinstance(pending, bytes):
-            behind.write(pending)
         key = -parent.id if isinstance(parent, Subrequest) else behind.id
         lua = self._lua
 
@@ -174,6 +178,13 @@ class Subrequests:
             self.count -= 1
             sub.sink.finish()
             self._engine.release(sub)
+
+    def abandon(self, parent: Request) -> None:
+        """A request ends: close what has a place in its response and was not run."""
+        connection = parent.connection
+        if isinstance(connection, Ordered):
+            for slot in connection.slots():
+                self.close(slot.request)
 
     # ----------------------------------------------------------------- running
 
@@ -221,6 +232,56 @@ class Subrequests:
         try:
             await self.run_all(subs)
             return tuple(sub.body for sub in subs)
+        finally:
+            for sub in subs:
+                self.close(sub)
+
+    # ---------------------------------------------------------------- streaming
+
+    async def stream_open(self, parent: Request, id: int) -> None:
+        """Start a subrequest in the parent's nursery; returns when its head is known."""
+        pipe = Pipe(_client(parent))
+        sub = self._adopt(parent, id, pipe, captured=True)
+        sub.inline = False
+        assert parent.nursery is not None
+        parent.nursery.start_soon(self._stream, sub, pipe)
+        await pipe.begun.wait()
+
+    async def _stream(self, sub: Subrequest, pipe: Pipe) -> None:
+        with trio.CancelScope() as sub.cancel_scope:
+            try:
+                await self._serve(sub)
+                # until all is read
+                await pipe.drain()
+            finally:
+                self.close(sub)
+
+    async def stream_read(self, id: int) -> bytes:
+        """What a stream has written since the last call; b"" at its end."""
+        pipe = self._lua.connections.get(-id)
+        if pipe is None:
+            return b""
+        assert isinstance(pipe, Pipe)
+        return await pipe.receive()
+
+    def stream_close(self, id: int) -> None:
+        """End a stream."""
+        pipe = self._lua.connections.get(-id)
+        if pipe is not None:
+            pipe.request.cancel_scope.cancel()
+
+    # ----------------------------------------------------- for Lua's own directives
+
+    def place(self, parent: Request, id: int) -> None:
+        """Give a subrequest that Lua has made a place in the parent's response, whose head is sent."""
+        self._adopt(parent, id, self._ordered(parent).slot(), captured=False)
+
+    async def run_placed(self, ids: tuple[int, ...]) -> None:
+        """Run subrequests that have a place to their ends."""
+        connections = self._lua.connections
+        subs = [connections[-id].request for id in ids]
+        try:
+            await self.run_all(subs)
         finally:
             for sub in subs:
                 self.close(sub)

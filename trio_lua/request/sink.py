@@ -104,16 +104,19 @@ class Pipe(Sink):
         super().__init__(client)
         self._pieces: deque[bytes] = deque()
         self._size = 0
-        self._ended = self._deaf = False
+        self._ended = False
         self._changed = trio.Event()
+        #: Set when the head is known: something has been written, or nothing will be.
+        self.begun = trio.Event()
 
     def _notify(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
     def write(self, data: bytes) -> int:
-        if self._ended or self._deaf:
+        if self._ended:
             return -1
+        self.begun.set()
         if data:
             self._pieces.append(data)
             self._size += len(data)
@@ -125,13 +128,7 @@ class Pipe(Sink):
 
     def finish(self) -> None:
         self._ended = True
-        self._notify()
-
-    def close(self) -> None:
-        """The reader wants nothing more."""
-        self._deaf = True
-        self._pieces.clear()
-        self._size = 0
+        self.begun.set()
         self._notify()
 
     async def drain(self, low_water: int = 0) -> bool:
@@ -139,7 +136,7 @@ class Pipe(Sink):
             await detach(self.request)
             while self._size > low_water:
                 await self._changed.wait()
-        return not self._deaf
+        return True
 
     async def receive(self) -> bytes:
         """All that has been written since the last call, at least a byte; b"" at the end."""
@@ -217,6 +214,10 @@ class Ordered(Sink):
             self._empty = trio.Event()
         self._line.append(slot)
         return slot
+
+    def slots(self) -> list[Slot]:
+        """The slots that have not ended."""
+        return [item for item in self._line if isinstance(item, Slot)]
 
     def relay(self, data: bytes) -> int:
         """Send a piece of the slot whose turn it is."""

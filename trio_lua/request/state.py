@@ -31,6 +31,7 @@ class Request:
         inline: Whether it runs in the task that received it (see :mod:`trio_lua.lua.driver`).
         keepalive: Whether the connection can serve another request after this one.
         files: Temporary files that go when it ends.
+        nursery: Where its child tasks run (see :class:`trio_lua.lua.driver.Owner`); not set before the first.
     """
 
     __slots__ = (
@@ -45,12 +46,15 @@ class Request:
         "keepalive",
         "length",
         "lua",
+        "nursery",
         "plan",
         "rewritten",
         "server",
         "status",
         "uri_changes",
     )
+
+    nursery: trio.Nursery | None
 
     def __init__(
         self, id: int, lua: Any, connection: ClientConnection, host: bytes, length: int

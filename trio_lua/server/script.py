@@ -25,6 +25,7 @@ class _Owner:
     """What the script's light thread belongs to: the task that runs it."""
 
     inline = False
+    nursery: trio.Nursery | None = None
 
 
 async def run_script(

@@ -96,7 +96,7 @@ class Worker:
             document_root=lambda request: self.engine.document_root(request),
             request_filename=lambda request: self.engine.request_filename(request),
             graceful_exit=self.quit,
-            capture_all=lambda request, ids: self.engine.subrequests.capture_all(request, ids),
+            subrequests=lambda: self.engine.subrequests,
         )
         self.connections = self.runtime.connections
         http = config.http
