@@ -71,6 +71,6 @@ async def test_watch(
             seen.append(names)
             scope.cancel()
 
-        await watch(files, changed)
+        await watch(FileWatch(files), changed)
     assert seen == [[str(path)]]
     assert looks == 3

@@ -25,6 +25,8 @@ from trio_lua.log.error_log import EMERG
 from trio_lua.log.files import STDERR
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from trio_lua.config.model import Config, Listen
     from trio_lua.process.cycle import Cycle
     from trio_lua.process.single import RunWorker, SingleProcess, Worker
@@ -172,7 +174,7 @@ def serve(options: ServeOptions, *, run_worker: RunWorker | None = None) -> int:
         default_worker(f"trio-lua/{__version__}") if run_worker is None else run_worker,
         reload=reload,
         ready=ready,
-        beside=_watch if options.reload else None,
+        beside=_watcher(config) if options.reload else None,
     )
     try:
         if options.is_conf:
@@ -188,14 +190,24 @@ def _greeting(options: ServeOptions, cycle: Cycle) -> str:
     return f"trio-lua {__version__} serves {options.title} on {urls} (Ctrl-C stops it)"
 
 
-async def _watch(process: SingleProcess) -> None:
-    from trio_lua.process.watch import sources, watch
+def _watcher(config: Config) -> Callable[[SingleProcess], Awaitable[None]]:
+    """What runs beside the server to restart it; a file counts as changed from this call on."""
+    from trio_lua.process.watch import FileWatch, sources, watch
 
-    def changed(names: list[str]) -> None:
-        prefix = process.cycle.config.prefix
-        shown = ", ".join(name.removeprefix(prefix) for name in names[:3])
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        click.echo(f"trio-lua: {shown}{more} changed, starting anew", err=True)
-        process.request_reload()
+    running: SingleProcess | None = None
+    state = FileWatch(lambda: sources(running.cycle.config if running else config))
 
-    await watch(lambda: sources(process.cycle.config), changed)
+    async def run(process: SingleProcess) -> None:
+        nonlocal running
+        running = process
+
+        def changed(names: list[str]) -> None:
+            prefix = process.cycle.config.prefix
+            shown = ", ".join(name.removeprefix(prefix) for name in names[:3])
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            click.echo(f"trio-lua: {shown}{more} changed, starting anew", err=True)
+            process.request_reload()
+
+        await watch(state, changed)
+
+    return run

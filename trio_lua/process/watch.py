@@ -78,13 +78,12 @@ class FileWatch:
 
 
 async def watch(
-    files: Callable[[], Iterable[str]],
+    state: FileWatch,
     changed: Callable[[list[str]], None],
     *,
     interval: float = 0.5,
 ) -> None:
     """Call ``changed`` with the names whenever some of the files changed; runs until cancelled."""
-    state = await trio.to_thread.run_sync(FileWatch, files)
     while True:
         await trio.sleep(interval)
         names = await trio.to_thread.run_sync(state.changed)

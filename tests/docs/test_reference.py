@@ -1,0 +1,49 @@
+"""The generated pages, and the annotations they are made from, say what the code says."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from doc_pages import DOCS, ROOT
+
+import trio_lua
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pages_are_up_to_date(reference: ModuleType) -> None:
+    for path, text in reference.pages().items():
+        assert path.read_text() == text, f"run python docs/make_reference.py: {path} is old"
+
+
+def test_annotations_name_what_there_is(reference: ModuleType) -> None:
+    live, known = reference.LiveNames(), reference.annotations()
+    assert set(live.kinds) == known.keys() - {"ngx"}, "see trio_lua/lua/meta/ngx.lua"
+    for name, number in live.numbers.items():
+        assert int(known[name].value) == number, name
+    for name, annotation in known.items():
+        assert annotation.function == (live.kinds.get(name) == "function"), name
+        assert annotation.text or name in live.numbers, f"{name} has no description"
+
+
+def test_python_names_are_documented() -> None:
+    page = (DOCS / "reference" / "python-api.md").read_text()
+    for name in trio_lua.__all__:
+        assert f"`{name}" in page or f"### {name}\n" in page, name
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r": ([\w/-]+\.md)$", (ROOT / ".ci" / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(str(p.relative_to(DOCS)) for p in Path(DOCS).rglob("*.md"))

@@ -1,0 +1,522 @@
+---@meta _
+
+-- The ngx table for editors that understand LuaLS annotations, and the source of
+-- docs/reference/lua-api.md (docs/make_reference.py reads it). Nothing here is ever run.
+-- A test holds these names against those of a real VM.
+
+---What the server gives to Lua code.
+---@class ngxlib
+ngx = {}
+
+---@alias ngx.output string|number|boolean|nil|userdata|table A table is a list of such values.
+---@alias ngx.headers table<string, string|string[]>
+---@alias ngx.args table<string, string|boolean|(string|boolean)[]>
+
+-- ---------------------------------------------------------------- the request
+
+---The variables of the request, as nginx.conf knows them; those that `set` declares can be assigned to.
+---@type table<string|integer, string?>
+ngx.var = {}
+
+---A table for what the handlers of one request want to tell each other.
+---@type table
+ngx.ctx = {}
+
+---Arguments of `set_by_lua`; in `body_filter_by_lua` `[1]` is the piece of the body and `[2]` whether it is the last.
+---@type table
+ngx.arg = {}
+
+---Whether this is a subrequest.
+---@type boolean
+ngx.is_subrequest = false
+
+---What the client sent, and what the next handlers see of it.
+---@class ngx.req
+ngx.req = {}
+
+---The method's name, such as `GET`.
+---@return string
+function ngx.req.get_method() end
+
+---Changes the method; takes one of the `ngx.HTTP_*` method constants.
+---@param method integer
+function ngx.req.set_method(method) end
+
+---Changes the path; with `jump` the locations are searched again, and the call does not return.
+---@param uri string
+---@param jump? boolean
+---@param binary? boolean
+function ngx.req.set_uri(uri, jump, binary) end
+
+---The query arguments; a name that occurs several times has a list, one without a value is true.
+---@param max? integer How many at most; 100 by default, 0 for all.
+---@param tab? table Is filled and returned.
+---@return ngx.args
+---@return "truncated"? err
+function ngx.req.get_uri_args(max, tab) end
+
+---Replaces the query string.
+---@param args string|table
+function ngx.req.set_uri_args(args) end
+
+---The arguments in a form body, which has to be read before.
+---@param max? integer
+---@return ngx.args
+---@return string? err
+function ngx.req.get_post_args(max) end
+
+---The request's headers. Names are in lower case; any spelling finds them, also with `_` for `-`.
+---@param max? integer How many at most; 100 by default, 0 for all.
+---@param raw? boolean Keep the names as they were sent.
+---@return ngx.headers
+---@return "truncated"? err
+function ngx.req.get_headers(max, raw) end
+
+---Sets or replaces a header of the request; a list sets it several times.
+---@param name string
+---@param value string|number|string[]|nil
+function ngx.req.set_header(name, value) end
+
+---Removes a header of the request.
+---@param name string
+function ngx.req.clear_header(name) end
+
+---The request's head as it was received.
+---@param no_request_line? boolean
+---@return string
+function ngx.req.raw_header(no_request_line) end
+
+---The protocol's version: 1.0 or 1.1 (0.9 for a request without one).
+---@return number?
+function ngx.req.http_version() end
+
+---When the request began, in seconds since the epoch.
+---@return number
+function ngx.req.start_time() end
+
+---Whether the request was made by the server itself: a redirect, an error page.
+---@return boolean
+function ngx.req.is_internal() end
+
+---Receives the whole body, waiting for it where necessary.
+function ngx.req.read_body() end
+
+---Drops the body without keeping it.
+function ngx.req.discard_body() end
+
+---The body as a string; nil when there is none, when it has not been read, or when it is in a file.
+---@param max_bytes? integer
+---@return string?
+function ngx.req.get_body_data(max_bytes) end
+
+---The file that a large body is in.
+---@return string? path
+function ngx.req.get_body_file() end
+
+---Replaces the body.
+---@param data string
+function ngx.req.set_body_data(data) end
+
+---Replaces the body by a file.
+---@param path string
+---@param auto_clean? boolean Remove the file at the end.
+function ngx.req.set_body_file(path, auto_clean) end
+
+---Begins a new body, to be built piece by piece.
+---@param buffer_size? integer Beyond so many bytes it goes to a file.
+function ngx.req.init_body(buffer_size) end
+
+---Adds a piece to the new body.
+---@param data string
+function ngx.req.append_body(data) end
+
+---Ends the new body.
+function ngx.req.finish_body() end
+
+-- ---------------------------------------------------------------- the response
+
+---The response's status. May be set until the head is sent.
+---@type integer
+ngx.status = 200
+
+---The response's headers. `ngx.header.x_name` is `X-Name`; nil removes, a list sends it several times.
+---@type table<string, string|number|string[]|nil>
+ngx.header = {}
+
+---Whether the head has been sent.
+---@type boolean
+ngx.headers_sent = false
+
+---Reads the response.
+---@class ngx.resp
+ngx.resp = {}
+
+---The response's headers.
+---@param max? integer How many at most; 100 by default, 0 for all.
+---@param raw? boolean Keep the names as they were set.
+---@return ngx.headers
+---@return "truncated"? err
+function ngx.resp.get_headers(max, raw) end
+
+---Sends the arguments as a piece of the body, after the head if that is still to be sent.
+---@param ... ngx.output
+---@return 1? ok
+---@return string? err
+function ngx.print(...) end
+
+---As `ngx.print`, with a line feed at the end.
+---@param ... ngx.output
+---@return 1? ok
+---@return string? err
+function ngx.say(...) end
+
+---Sends what is still in a buffer. With `true` it waits until the system has taken all of it.
+---@param wait? boolean
+---@return 1? ok
+---@return string? err
+function ngx.flush(wait) end
+
+---Sends the head.
+---@return 1? ok
+---@return string? err
+function ngx.send_headers() end
+
+---Ends the response; the handler goes on.
+---@return 1? ok
+---@return string? err
+function ngx.eof() end
+
+-- ---------------------------------------------------------------- control
+
+---Ends the handler: 0 goes on with the next phase, 200 to 299 ends the request, 300 and more answers with that status.
+---@param status integer
+function ngx.exit(status) end
+
+---Starts over at another location of this server.
+---@param uri string A path, or the name of an `@location`.
+---@param args? string|table
+function ngx.exec(uri, args) end
+
+---Answers with a redirect: 302, or 301, 303, 307, 308.
+---@param uri string
+---@param status? integer
+function ngx.redirect(uri, status) end
+
+---Waits. Other requests are served meanwhile.
+---@param seconds number
+function ngx.sleep(seconds) end
+
+---The name of the running phase, such as `content`.
+---@return string
+function ngx.get_phase() end
+
+---The running phase as a number.
+---@return integer
+function ngx.get_raw_phase() end
+
+-- ---------------------------------------------------------------- log
+
+---Writes to the error log, if its level lets it through: `ngx.log(ngx.WARN, "x is ", x)`.
+---@param level integer One of `ngx.STDERR`, `ngx.EMERG`, ... `ngx.DEBUG`.
+---@param ... any Strings, numbers, booleans, nil, or tables with `__tostring`.
+function ngx.log(level, ...) end
+
+-- ---------------------------------------------------------------- time
+
+---The time in whole seconds since the epoch.
+---@return integer
+function ngx.time() end
+
+---The time in seconds since the epoch, to the millisecond. It stands still until the handler waits.
+---@return number
+function ngx.now() end
+
+---Reads the clock now.
+function ngx.update_time() end
+
+---The local date: `2026-11-21`.
+---@return string
+function ngx.today() end
+
+---The local date and time: `2026-11-21 07:08:09`.
+---@return string
+function ngx.localtime() end
+
+---The date and time in UTC.
+---@return string
+function ngx.utctime() end
+
+---A time as `Set-Cookie` has it.
+---@param seconds number
+---@return string
+function ngx.cookie_time(seconds) end
+
+---A time as `Last-Modified` has it.
+---@param seconds number
+---@return string
+function ngx.http_time(seconds) end
+
+---The time of an HTTP date; nil when it is none.
+---@param text string
+---@return integer?
+function ngx.parse_http_time(text) end
+
+-- ---------------------------------------------------------------- text
+
+---Escapes for a URI: type 2 (the default) for a component, 0 for a whole URI.
+---@param text string
+---@param type? 0|2
+---@return string
+function ngx.escape_uri(text, type) end
+
+---Undoes `%XX`, and `+` for a space.
+---@param text string
+---@return string
+function ngx.unescape_uri(text) end
+
+---A query string from a table.
+---@param args table
+---@return string
+function ngx.encode_args(args) end
+
+---A table from a query string.
+---@param text string
+---@param max? integer How many at most; 100 by default, 0 for all.
+---@return ngx.args
+---@return "truncated"? err
+function ngx.decode_args(text, max) end
+
+---Base64.
+---@param text string
+---@param no_padding? boolean
+---@return string
+function ngx.encode_base64(text, no_padding) end
+
+---Bytes from base64; nil when it is none.
+---@param text string
+---@return string?
+function ngx.decode_base64(text) end
+
+---CRC-32, the quicker way for short strings.
+---@param text string
+---@return integer
+function ngx.crc32_short(text) end
+
+---CRC-32, the quicker way for long strings.
+---@param text string
+---@return integer
+function ngx.crc32_long(text) end
+
+---HMAC with SHA-1, 20 bytes.
+---@param key string
+---@param text string
+---@return string
+function ngx.hmac_sha1(key, text) end
+
+---MD5 in hexadecimal digits.
+---@param text string
+---@return string
+function ngx.md5(text) end
+
+---MD5, 16 bytes.
+---@param text string
+---@return string
+function ngx.md5_bin(text) end
+
+---SHA-1, 20 bytes.
+---@param text string
+---@return string
+function ngx.sha1_bin(text) end
+
+---A string literal for MySQL, with its quotes.
+---@param text string
+---@return string
+function ngx.quote_sql_str(text) end
+
+-- ---------------------------------------------------------------- regular expressions
+
+---Regular expressions of PCRE2. Options are letters: `i`, `m`, `s`, `x`, `u`, `a` (anchored), `j` (compile), `o` (compile once).
+---@class ngx.re
+ngx.re = {}
+
+---The groups of the first match: `[0]` is all of it, `[1]` the first group; named groups by name as well.
+---@param subject string
+---@param regex string
+---@param options? string
+---@param ctx? {pos: integer} Where to begin; moved behind the match.
+---@param result? table Is filled and returned.
+---@return table<string|integer, string|false>?
+---@return string? err
+function ngx.re.match(subject, regex, options, ctx, result) end
+
+---Where the first match, or its group `nth`, begins and ends.
+---@param subject string
+---@param regex string
+---@param options? string
+---@param ctx? {pos: integer}
+---@param nth? integer
+---@return integer? from
+---@return integer? to
+---@return string? err
+function ngx.re.find(subject, regex, options, ctx, nth) end
+
+---An iterator over all matches.
+---@param subject string
+---@param regex string
+---@param options? string
+---@return (fun(): table<string|integer, string|false>?, string?)?
+---@return string? err
+function ngx.re.gmatch(subject, regex, options) end
+
+---Replaces the first match; `$1` and `${1}` in the replacement are groups, `$$` is a dollar.
+---@param subject string
+---@param regex string
+---@param replacement string|fun(groups: table): string
+---@param options? string
+---@return string? text
+---@return integer? count
+---@return string? err
+function ngx.re.sub(subject, regex, replacement, options) end
+
+---Replaces all matches.
+---@param subject string
+---@param regex string
+---@param replacement string|fun(groups: table): string
+---@param options? string
+---@return string? text
+---@return integer? count
+---@return string? err
+function ngx.re.gsub(subject, regex, replacement, options) end
+
+-- ---------------------------------------------------------------- worker and configuration
+
+---What is true of this worker.
+---@class ngx.worker
+ngx.worker = {}
+
+---The worker's number, from 0.
+---@return integer?
+function ngx.worker.id() end
+
+---The worker's process id.
+---@return integer
+function ngx.worker.pid() end
+
+---The process ids of all workers.
+---@return integer[]
+function ngx.worker.pids() end
+
+---How many workers there are.
+---@return integer
+function ngx.worker.count() end
+
+---Whether the worker is about to stop.
+---@return boolean
+function ngx.worker.exiting() end
+
+---What is true of this server.
+---@class ngx.config
+ngx.config = {}
+
+---`http`.
+---@type string
+ngx.config.subsystem = "http"
+
+---Whether this is a build for debugging.
+---@type boolean
+ngx.config.debug = false
+
+---The nginx version that is followed, as a number: 1022001 is 1.22.1.
+---@type integer
+ngx.config.nginx_version = 1022001
+
+---The version of the Lua module that is followed, as a number: 10023 is 0.10.23.
+---@type integer
+ngx.config.ngx_lua_version = 10023
+
+---The server's prefix, with a slash at its end.
+---@return string
+function ngx.config.prefix() end
+
+---The arguments of nginx's `configure`; empty here.
+---@return string
+function ngx.config.nginx_configure() end
+
+---Shared dictionaries by name. There are none yet: every name is nil.
+---@type table<string, nil>
+ngx.shared = {}
+
+-- ---------------------------------------------------------------- constants
+
+---The null of databases and JSON, equal to `cjson.null`; it is true in a condition.
+---@type userdata
+ngx.null = nil
+
+ngx.STDERR = 0
+ngx.EMERG = 1
+ngx.ALERT = 2
+ngx.CRIT = 3
+ngx.ERR = 4
+ngx.WARN = 5
+ngx.NOTICE = 6
+ngx.INFO = 7
+ngx.DEBUG = 8
+
+ngx.OK = 0
+ngx.ERROR = -1
+ngx.AGAIN = -2
+ngx.DONE = -4
+ngx.DECLINED = -5
+
+ngx.HTTP_GET = 2
+ngx.HTTP_HEAD = 4
+ngx.HTTP_POST = 8
+ngx.HTTP_PUT = 16
+ngx.HTTP_DELETE = 32
+ngx.HTTP_MKCOL = 64
+ngx.HTTP_COPY = 128
+ngx.HTTP_MOVE = 256
+ngx.HTTP_OPTIONS = 512
+ngx.HTTP_PROPFIND = 1024
+ngx.HTTP_PROPPATCH = 2048
+ngx.HTTP_LOCK = 4096
+ngx.HTTP_UNLOCK = 8192
+ngx.HTTP_PATCH = 16384
+ngx.HTTP_TRACE = 32768
+
+ngx.HTTP_CONTINUE = 100
+ngx.HTTP_SWITCHING_PROTOCOLS = 101
+ngx.HTTP_OK = 200
+ngx.HTTP_CREATED = 201
+ngx.HTTP_ACCEPTED = 202
+ngx.HTTP_NO_CONTENT = 204
+ngx.HTTP_PARTIAL_CONTENT = 206
+ngx.HTTP_SPECIAL_RESPONSE = 300
+ngx.HTTP_MOVED_PERMANENTLY = 301
+ngx.HTTP_MOVED_TEMPORARILY = 302
+ngx.HTTP_SEE_OTHER = 303
+ngx.HTTP_NOT_MODIFIED = 304
+ngx.HTTP_TEMPORARY_REDIRECT = 307
+ngx.HTTP_PERMANENT_REDIRECT = 308
+ngx.HTTP_BAD_REQUEST = 400
+ngx.HTTP_UNAUTHORIZED = 401
+ngx.HTTP_PAYMENT_REQUIRED = 402
+ngx.HTTP_FORBIDDEN = 403
+ngx.HTTP_NOT_FOUND = 404
+ngx.HTTP_NOT_ALLOWED = 405
+ngx.HTTP_NOT_ACCEPTABLE = 406
+ngx.HTTP_REQUEST_TIMEOUT = 408
+ngx.HTTP_CONFLICT = 409
+ngx.HTTP_GONE = 410
+ngx.HTTP_UPGRADE_REQUIRED = 426
+ngx.HTTP_TOO_MANY_REQUESTS = 429
+ngx.HTTP_CLOSE = 444
+ngx.HTTP_ILLEGAL = 451
+ngx.HTTP_INTERNAL_SERVER_ERROR = 500
+ngx.HTTP_METHOD_NOT_IMPLEMENTED = 501
+ngx.HTTP_NOT_IMPLEMENTED = 501
+ngx.HTTP_BAD_GATEWAY = 502
+ngx.HTTP_SERVICE_UNAVAILABLE = 503
+ngx.HTTP_GATEWAY_TIMEOUT = 504
+ngx.HTTP_VERSION_NOT_SUPPORTED = 505
+ngx.HTTP_INSUFFICIENT_STORAGE = 507
