@@ -34,6 +34,7 @@ from trio_lua.config.directives import Context, Directive, default_table
 from trio_lua.config.families import later
 from trio_lua.config.model import Config, Http, Server, Settings, Template
 from trio_lua.log.error_log import NullErrorLog
+from trio_lua.modules import BUNDLED
 from trio_lua.request.phase import ALLOWED, PHASE_NAMES, Phase
 
 DOCS = Path(__file__).parent
@@ -151,6 +152,11 @@ def directives() -> str:
         parts.append(
             table(("directive", "where", "arguments", "default", ""), map(_directive, rows))
         )
+    for extension in BUNDLED:
+        rows = sorted(extension.directives, key=lambda row: row.name)
+        if rows:
+            parts.append(f"## Module {extension.name}\n")
+            parts.append(table(("directive", "where", "arguments"), (_directive(r)[:3] for r in rows)))
     parts += _refused()
     return "\n".join(parts)
 
@@ -252,8 +258,12 @@ def _refused() -> Iterator[str]:
                 yield subject, ", ".join(f"`{name}`" for name in left)
 
     yield table(("subject", "directives"), rows())
+    bundled = {row.name for extension in BUNDLED for row in extension.directives}
     for owner, beginnings in later._ABSENT.items():
-        names = ", ".join(f"`{name}*`" for name in sorted(beginnings.split()))
+        absent = [b for b in beginnings.split() if not any(n.startswith(b) for n in bundled)]
+        if not absent:
+            continue
+        names = ", ".join(f"`{name}*`" for name in sorted(absent))
         yield f"Unknown, with a hint, as directives of {owner}: {names}.\n"
 
 
@@ -321,6 +331,8 @@ def annotations() -> dict[str, Annotation]:
 def _result(annotation: str) -> str:
     """The name of a result, or its type: ``string? err`` is err."""
     words = annotation.split()
+    if "..." in words:
+        return "..."
     if re.fullmatch(r"\w+", words[-1]) and len(words) == 2:
         return words[-1]
     kind = words[0].rstrip("?")
@@ -335,7 +347,7 @@ local found, seen = rt.py.found, {}
 local function walk(prefix, t)
     seen[t] = true
     for key, value in pairs(t) do
-        if type(key) == "string" then
+        if type(key) == "string" and key:sub(1, 1) ~= "_" then
             local kind = type(value)
             found(prefix .. key, kind, kind == "number" and value or nil)
             if kind == "table" and not seen[value] then walk(prefix .. key .. ".", value) end

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from doc_pages import DOCS, ROOT
+from test_layers import LAYERS
 
 import trio_lua
 
 
-@pytest.fixture(scope="module")
-def reference() -> ModuleType:
+@pytest.fixture
+def reference(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # its dataclasses look there
     spec.loader.exec_module(module)
     return module
 
@@ -44,6 +47,18 @@ def test_python_names_are_documented() -> None:
         assert f"`{name}" in page or f"### {name}\n" in page, name
 
 
+def test_layers_are_those_of_the_code() -> None:
+    page = (DOCS / "explanation" / "design.md").read_text()
+    shown = {
+        name: int(number)
+        for number, names in re.findall(r"^\| (\d) \| (.*) \|$", page, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert shown == LAYERS
+
+
 def test_every_page_is_in_the_navigation() -> None:
-    listed = re.findall(r": ([\w/-]+\.md)$", (ROOT / ".ci" / "mkdocs.yml").read_text(), re.MULTILINE)
+    listed = re.findall(
+        r": ([\w/-]+\.md)$", (ROOT / ".ci" / "mkdocs.yml").read_text(), re.MULTILINE
+    )
     assert sorted(listed) == sorted(str(p.relative_to(DOCS)) for p in Path(DOCS).rglob("*.md"))

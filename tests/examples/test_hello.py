@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -55,11 +54,11 @@ class Hello:
 
 
 @pytest.fixture
-async def hello(nursery: trio.Nursery) -> AsyncIterator[Hello]:
+async def hello(nursery: trio.Nursery) -> Hello:
     config = trio_lua.load(FOLDER / "nginx.conf", prefix=f"{ROOT}/")
     log = MemoryLog()
     serve = partial(trio_lua.serve, config, listeners=[], error_log=log)
-    yield Hello(await nursery.start(serve), log, nursery)
+    return Hello(await nursery.start(serve), log, nursery)
 
 
 async def test_query_argument(hello: Hello) -> None:

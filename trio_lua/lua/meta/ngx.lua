@@ -214,6 +214,39 @@ function ngx.get_phase() end
 ---@return integer
 function ngx.get_raw_phase() end
 
+-- ---------------------------------------------------------------- subrequests
+
+---Requests that the server makes to itself.
+---@class ngx.location
+ngx.location = {}
+
+---@class ngx.captured
+---@field status integer
+---@field header table<string, string|string[]>
+---@field body string
+---@field truncated boolean
+
+---@class ngx.capture_options
+---@field method? integer One of the `ngx.HTTP_*` method constants.
+---@field body? string
+---@field args? string|table
+---@field vars? table<string, string>
+---@field copy_all_vars? boolean
+---@field share_all_vars? boolean
+---@field ctx? table
+---@field always_forward_body? boolean
+
+---Asks another location of this server and waits for the response.
+---@param uri string
+---@param options? ngx.capture_options
+---@return ngx.captured response
+function ngx.location.capture(uri, options) end
+
+---Asks several locations at once and waits for all responses, which come in the order of the requests.
+---@param requests {[1]: string, [2]: ngx.capture_options?}[]
+---@return ngx.captured ...
+function ngx.location.capture_multi(requests) end
+
 -- ---------------------------------------------------------------- log
 
 ---Writes to the error log, if its level lets it through: `ngx.log(ngx.WARN, "x is ", x)`.
