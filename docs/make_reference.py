@@ -156,7 +156,9 @@ def directives() -> str:
         rows = sorted(extension.directives, key=lambda row: row.name)
         if rows:
             parts.append(f"## Module {extension.name}\n")
-            parts.append(table(("directive", "where", "arguments"), (_directive(r)[:3] for r in rows)))
+            parts.append(
+                table(("directive", "where", "arguments"), (_directive(r)[:3] for r in rows))
+            )
     parts += _refused()
     return "\n".join(parts)
 
@@ -172,7 +174,7 @@ def _directive(row: Directive) -> tuple[str, ...]:
     places = [text for context, text in _CONTEXTS.items() if row.contexts & context]
     if len(places) == len(_CONTEXTS):
         places = ["anywhere"]
-    arguments = "" if row.arity.most == 0 else re.sub(" arguments?$", "", str(row.arity))
+    arguments = "" if row.arity.most == 0 else re.sub("( of)? arguments?$", "", str(row.arity))
     if row.form == "{":
         what = "Lua code" if row.name.endswith("_by_lua_block") else "block"
         arguments = f"{arguments}, {what}" if arguments else what
