@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from trio_lua.config.model import LuaCode, Template
+from trio_lua.config.model import Location, LuaCode, Template
 
 __all__ = ["Captures", "Exchange"]
 
@@ -53,6 +53,13 @@ class Exchange(Protocol):
         Raises:
             ProtocolError: It is too large, malformed or too slow; the error has the status for that.
         """
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+
+    @property
+    def location(self) -> Location:
+        """The location whose steps the request takes."""
 
     def resource(self, name: str) -> Any:
         """What a module holds for this worker."""

@@ -162,6 +162,7 @@ class Module:
         *,
         in_place: bool | None = None,
         target: bool = False,
+        check: Callable[[Use], None] | None = None,
     ) -> Callable[[_H], _H]:
         """Adds a directive ``name $variable argument...;`` by what computes the variable.
 
@@ -171,6 +172,7 @@ class Module:
             in_place: Whether a single argument may be left out, and the variable's own value takes
                 its place; by default it may.
             target: Whether the function gets the variable's own value before the arguments.
+            check: Looks at a use of the directive when the configuration is read.
 
         The function is called with the request and the arguments (bytes) and returns the value; None is a
         failure, which it has logged, and answers 500. With one argument at most it is also
@@ -182,6 +184,8 @@ class Module:
         arity = takes(1 if in_place else 1 + arguments, 1 + arguments)
 
         def setter(use: Use) -> None:
+            if check is not None:
+                check(use)
             args = tuple(use.template(index) for index in range(1, len(use.args)))
             variable = use.variable()
             if target or len(args) < arguments:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from trio_lua.config.model import LuaCode, Template
+from trio_lua.config.model import Location, LuaCode, Template
 from trio_lua.request.context import ClientConnection
 
 if TYPE_CHECKING:
@@ -107,6 +107,13 @@ class Request:
 
     async def read_body(self) -> bytes | None:
         return await self.lua.read_body(self)  # type: ignore[no-any-return]
+
+    def now(self) -> float:
+        return self.lua.clock()  # type: ignore[no-any-return]
+
+    @property
+    def location(self) -> Location:
+        return self.plan.location  # type: ignore[no-any-return]
 
     def resource(self, name: str) -> Any:
         return self.lua.modules.resources[name]

@@ -1,3 +1,3 @@
--- Nothing: directives of other nginx modules, which ndk.set_var calls, do not exist here.
+-- Nothing: ndk.set_var is there from the start.
 
 return { version = require("resty.core.base").version }
