@@ -12,7 +12,7 @@ from trio_lua.config.directives import (
     default_table,
     takes,
 )
-from trio_lua.config.model import Config, Source
+from trio_lua.config.model import Config, Expires, Source, Template, Var
 from trio_lua.config.nginx import loads
 from trio_lua.config.syntax import Statement
 from trio_lua.errors import ConfigError
@@ -38,7 +38,7 @@ def refused(text: str) -> ConfigError:
         ),
         ("servr { }", 'unknown directive "servr"', 'did you mean "server"?'),
         ("zzz;", 'unknown directive "zzz"', ""),
-        ("gzip on;", 'unknown directive "gzip"', "an nginx module"),
+        ("gzip_static on;", 'unknown directive "gzip_static"', "an nginx module"),
         ("echo hi;", 'unknown directive "echo"', "the echo module"),
         ("more_set_headers a;", 'unknown directive "more_set_headers"', "headers-more"),
         ("return 200;", '"return" directive is not allowed here', 'belongs into "server" or'),
@@ -190,10 +190,21 @@ def test_switches_are_stored(http: Callable[[str], Config], directive: str) -> N
         ("satisfy", "any", "any"),
         ("server_tokens", "off", False),
         ("server_tokens", "build", True),
-        ("charset", "utf-8", "utf-8"),
+        ("charset", "utf-8", Template("utf-8", ("utf-8",))),
         ("charset", "off", None),
-        ("expires", "modified +1h", "modified +1h"),
+        ("charset_types", "TEXT/CSS *", ("text/html", "text/css", "*")),
+        ("expires", "modified +1h", Expires(Template("+1h", ("+1h",)), modified=True)),
+        ("expires", "$http_x", Expires(Template("$http_x", (Var("http_x"),)))),
         ("expires", "off", None),
+        ("gzip", "on", True),
+        ("gzip_types", "text/css", ("text/html", "text/css")),
+        ("gzip_comp_level", "9", 9),
+        ("gzip_min_length", "1k", 1024),
+        ("gzip_proxied", "no-cache auth", ("no-cache", "auth")),
+        ("gzip_http_version", "1.0", 0),
+        ("gzip_disable", "degradation a.b", ("a.b",)),
+        ("gzip_vary", "on", True),
+        ("gunzip", "on", True),
         ("resolver", "127.0.0.1:53 valid=5s ipv6=off", ("127.0.0.1:53", "valid=5s", "ipv6=off")),
         ("resolver_timeout", "5", 5.0),
     ],

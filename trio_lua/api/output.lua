@@ -62,7 +62,12 @@ rt.push = push
 
 -- --------------------------------------------------------------- header filters
 
-local function add_headers(r, status)
+-- The filters of a location behind header_filter_by_lua (trio_lua.phases.filters), by name: functions of the
+-- request and its status. One that changes the body leaves a function (request, data, last) in r.coder, which
+-- returns other bytes, or nil when the response has to be broken off.
+rt.header_filters = {}
+
+function rt.header_filters.add_headers(r, status)
     local list = r.loc.add_headers
     local plain = status == 200 or status == 201 or status == 204 or status == 206 or status == 301 or status == 302
         or status == 303 or status == 304 or status == 307 or status == 308
@@ -236,8 +241,11 @@ local function send_header(r)
         return true
     end
     local status = r.status
-    if loc.add_headers then
-        add_headers(r, status)
+    local filters = loc.filters
+    if filters then
+        for i = 1, #filters do
+            filters[i](r, status)
+        end
     end
     local head = r.method == "HEAD"
     if status == 204 or status == 304 or status < 200 then
@@ -365,6 +373,15 @@ local function write(r, data, last)
     end
     if r.body_dropped then
         data = ""
+    end
+    local coder = r.coder
+    if coder and not r.header_only then
+        data = coder(r, data, last)
+        if not data then
+            r.broken, r.keepalive = true, false
+            py.abort(r.cid)
+            return
+        end
     end
     frame(r, data, last)
 end
@@ -606,8 +623,10 @@ function ngx.flush(wait)
     if r.pending_special then
         return nil, "nginx output filter error"
     end
-    if r.loc.body_filter then
+    if r.loc.body_filter or r.coder then
+        r.flushing = true
         write(r, "", false)
+        r.flushing = false
     end
     local unsent = push(r)
     if r.broken then

@@ -81,6 +81,12 @@ local locations = {}
 rt.locations = locations
 
 function rt.export.define_location(number, loc)
+    local filters = loc.filters
+    if filters then
+        for i = 1, #filters do
+            filters[i] = rt.header_filters[filters[i]]
+        end
+    end
     locations[number] = loc
 end
 

@@ -12,7 +12,18 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from trio_lua.api import body, codec, control, family_files, log, output, subrequest, var
+from trio_lua.api import (
+    body,
+    codec,
+    control,
+    expires,
+    family_files,
+    gzip,
+    log,
+    output,
+    subrequest,
+    var,
+)
 from trio_lua.api import time as time_api
 from trio_lua.api.modules import Modules
 from trio_lua.api.subrequest import Runner
@@ -137,6 +148,7 @@ class Runtime:
         product: What responses name in ``Server`` and in error pages.
         document_root: The ``$document_root`` of a request.
         request_filename: The ``$request_filename`` of a request.
+        invalid_referer: The ``$invalid_referer`` of a request.
         graceful_exit: Begins the graceful stop of this process (``ngx.process``).
         files: Further Lua files to load, behind the families.
         calls: Further plain functions for Lua.
@@ -155,6 +167,7 @@ class Runtime:
         product: str,
         document_root: Callable[[Request], bytes] = lambda _request: b"",
         request_filename: Callable[[Request], bytes] = lambda _request: b"",
+        invalid_referer: Callable[[Request], bytes] = lambda _request: b"",
         graceful_exit: Callable[[], None] | None = None,
         files: Iterable[Path] = (),
         calls: Mapping[str, Callable[..., Any]] | None = None,
@@ -170,7 +183,11 @@ class Runtime:
         control.install(table)
         output.install(table, self.connections)
         body.install(table, self.connections, prefix)
-        var.install(table, self.connections, clock, document_root, request_filename)
+        var.install(
+            table, self.connections, clock, document_root, request_filename, invalid_referer
+        )
+        expires.install(table)
+        gzip.install(table, self.connections)
         if subrequests is not None:
             subrequest.install(table, subrequests)
         plain: dict[str, Callable[..., Any]] = {**codec.calls(), **time_api.calls(clock)}

@@ -162,6 +162,7 @@ getters = {
     document_root = function(r) return py.variable(r.cid, r.id, "document_root") end,
     realpath_root = function(r) return py.variable(r.cid, r.id, "realpath_root") end,
     request_filename = function(r) return py.variable(r.cid, r.id, "request_filename") end,
+    invalid_referer = function(r) return py.variable(r.cid, r.id, "invalid_referer") end,
     proxy_add_x_forwarded_for = function(r)
         local xff = rt.header_joined(r, "x-forwarded-for", ", ")
         local addr = connection(r)

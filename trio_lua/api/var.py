@@ -41,6 +41,7 @@ def install(
     clock: Callable[[], float],
     document_root: Callable[[Request], bytes],
     request_filename: Callable[[Request], bytes],
+    invalid_referer: Callable[[Request], bytes],
 ) -> None:
     """Add the calls of ``var.lua``.
 
@@ -50,6 +51,7 @@ def install(
         clock: Seconds since the epoch.
         document_root: The ``$document_root`` of a request.
         request_filename: The ``$request_filename`` of a request.
+        invalid_referer: The ``$invalid_referer`` of a request.
     """
 
     def connection(number: int) -> tuple[bytes, bytes, bytes, bytes, int, int, bytes]:
@@ -66,6 +68,8 @@ def install(
             return os.path.realpath(document_root(conn.request))
         if name == b"request_filename":
             return request_filename(conn.request)
+        if name == b"invalid_referer":
+            return invalid_referer(conn.request)
         return None
 
     def time_local() -> bytes:

@@ -196,6 +196,14 @@ class AddHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class Expires:
+    """``expires [modified] time;``; without variables the time is valid."""
+
+    time: Template
+    modified: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AccessLog:
     """``access_log path [format] [if=condition];``
 
@@ -261,8 +269,6 @@ class Settings:
     error_pages: tuple[ErrorPage, ...] = ()
     add_headers: tuple[AddHeader, ...] = ()
     recursive_error_pages: bool = False
-    expires: str | None = None  # as written; None is off
-    charset: str | None = None
     etag: bool = True
     if_modified_since: str = "exact"  # off | exact | before
     max_ranges: int | None = None  # None: unlimited
@@ -282,6 +288,28 @@ class Settings:
     sendfile: bool = False
     limit_rate: Template | None = None
     limit_rate_after: Template | None = None
+
+    # filters of responses
+    expires: Expires | None = None
+    charset: Template | None = None
+    charset_types: tuple[str, ...] = (
+        "text/html",
+        "text/xml",
+        "text/plain",
+        "text/vnd.wap.wml",
+        "application/javascript",
+        "application/rss+xml",
+    )  # in lower case; "*" is any
+    gzip: bool = False
+    gzip_types: tuple[str, ...] = ("text/html",)
+    gzip_comp_level: int = 1
+    gzip_min_length: int = 20
+    gzip_proxied: tuple[str, ...] = ("off",)
+    gzip_http_version: int = 1  # minor version of HTTP/1
+    gzip_disable: tuple[str, ...] = ()  # regular expressions for User-Agent
+    gzip_vary: bool = False
+    gunzip: bool = False
+    valid_referers: tuple[str, ...] = ()  # as written
 
     # request bodies and connections
     client_max_body_size: int = 1 << 20  # 0: no limit

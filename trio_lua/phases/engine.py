@@ -428,6 +428,17 @@ class Engine:
         """``$request_filename``."""
         return request.plan.files.path(request) or b""
 
+    def invalid_referer(self, request: Request) -> bytes:
+        """``$invalid_referer``: "1" or nothing."""
+        referers = request.plan.referers
+        if referers is None:
+            return b""
+        try:
+            return b"" if referers.allow(request.header(b"referer")) else b"1"
+        except ValueError as error:
+            request.log(_ERROR, str(error).encode())
+            return b"1"
+
     def _redirect(self, request: Request, uri: bytes, args: bytes | None) -> Step:
         """An internal redirect to a path or a named location."""
         failed = self._count_change(request, b'internally redirecting to "' + uri + b'"')

@@ -24,7 +24,9 @@ from trio_lua.config.model import (
     Template,
 )
 from trio_lua.phases.access import Rules
+from trio_lua.phases.filters import filter_constants
 from trio_lua.phases.matcher import LocationTable, ServerTable, server_tables
+from trio_lua.phases.referer import Referers
 from trio_lua.phases.rewrite import Program, compile_program
 from trio_lua.phases.static import Files
 
@@ -62,6 +64,7 @@ class Plan:
         "module_content",
         "precontent",
         "program",
+        "referers",
         "rewrite",
         "rewrite_hooks",
         "rules",
@@ -89,6 +92,7 @@ class Plan:
         self.has_log = False
         self.simple = False
         self.files = files
+        self.referers: Referers | None = None
         settings = location.settings
         self.rules = Rules(settings.access_rules) if settings.access_rules else None
         #: Largest body, in bytes.
@@ -196,6 +200,10 @@ class Plans:
         settings = location.settings
         plan.program = self._program(location, server, plan)
         plan.rewrite = self._handler(settings.rewrite_by_lua)
+        if settings.valid_referers:
+            plan.referers = Referers(
+                settings.valid_referers, server.server.names, self._runtime.regexes
+            )
         plan.access = self._handler(settings.access_by_lua)
         plan.precontent = self._handler(settings.precontent_by_lua)
         plan.content = self._handler(location.content)
@@ -257,11 +265,7 @@ class Plans:
         }
         if settings.keepalive_header is not None:
             values["keepalive_header"] = str(settings.keepalive_header)
-        if settings.add_headers:
-            values["add_headers"] = [
-                {"name": h.name, "value": runtime.template(h.value), "always": h.always}
-                for h in settings.add_headers
-            ]
+        values.update(filter_constants(settings, runtime))
         for key, code in (
             ("header_filter", settings.header_filter_by_lua),
             ("body_filter", settings.body_filter_by_lua),

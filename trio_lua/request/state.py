@@ -37,6 +37,7 @@ class Request:
     __slots__ = (
         "below_alias",
         "cancel_scope",
+        "coder",
         "connection",
         "error_page",
         "files",
@@ -55,6 +56,8 @@ class Request:
     )
 
     nursery: trio.Nursery | None
+    #: State of the filter that changes the body; unset until that filter sets it.
+    coder: Any
 
     def __init__(
         self, id: int, lua: Any, connection: ClientConnection, host: bytes, length: int

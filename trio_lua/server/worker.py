@@ -95,6 +95,7 @@ class Worker:
             product=product,
             document_root=lambda request: self.engine.document_root(request),
             request_filename=lambda request: self.engine.request_filename(request),
+            invalid_referer=lambda request: self.engine.invalid_referer(request),
             graceful_exit=self.quit,
             subrequests=lambda: self.engine.subrequests,
         )

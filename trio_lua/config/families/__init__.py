@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trio_lua.config.families import (
+    filters,
     http,
     later,
     location,
@@ -18,6 +19,7 @@ __all__ = ["FAMILIES"]
 FAMILIES = (
     main.TABLE,
     http.TABLE,
+    filters.TABLE,
     server.TABLE,
     location.TABLE,
     rewrite.TABLE,

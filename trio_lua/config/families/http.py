@@ -246,38 +246,6 @@ def _add_header(use: Use) -> None:
     use.append("add_headers", AddHeader(use.args[0], value, always))
 
 
-@TABLE.directive("expires", Context.SETTING_IF, takes(1, 2))
-def _expires(use: Use) -> None:
-    modified = len(use.args) == 2
-    if modified and use.args[0] != "modified":
-        raise use.fault("invalid value")
-    text = use.args[-1]
-    if use.template(len(use.args) - 1).literal is not None and (
-        modified or text not in ("epoch", "max", "off")
-    ):
-        _check_expires(use, text, modified)
-    use.put("expires", None if text == "off" else " ".join(use.args))
-
-
-def _check_expires(use: Use, text: str, modified: bool) -> None:
-    daily = text.startswith("@")
-    if daily and modified:
-        raise use.fault('daily time cannot be used with "modified" parameter')
-    try:
-        time = units.parse_time(text[1:] if text[:1] in ("@", "+", "-") else text, seconds=True)
-    except ValueError:
-        raise use.fault("invalid value") from None
-    if daily and time > 24 * 60 * 60:
-        raise use.fault("daily time value must be less than 24 hours")
-
-
-@TABLE.directive("charset", Context.SETTING_IF, takes(1))
-def _charset(use: Use) -> None:
-    if use.args[0].startswith("$"):
-        use.template(0)
-    use.put("charset", None if use.args[0] == "off" else use.args[0])
-
-
 @TABLE.directive("allow", Context.SETTING | Context.LIMIT_EXCEPT, takes(1))
 @TABLE.directive("deny", Context.SETTING | Context.LIMIT_EXCEPT, takes(1))
 def _access_rule(use: Use) -> None:

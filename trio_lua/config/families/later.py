@@ -41,11 +41,11 @@ _LATER = {
 _ABSENT = {
     "an nginx module": """
         add_after_body add_before_body add_trailer addition_types ancient_browser auth_basic
-        auth_request autoindex browser charset_ create_full_put_path dav_ disable_symlinks empty_gif
-        flv geo geoip gunzip gzip image_filter limit_conn limit_req map mirror modern_browser mp4
-        override_charset perl post_action postpone_gzipping random_index real_ip_ referer_hash
+        auth_request autoindex browser charset_map create_full_put_path dav_ disable_symlinks empty_gif
+        flv geo geoip gzip_static image_filter limit_conn limit_req map mirror modern_browser mp4
+        override_charset perl post_action random_index real_ip_
         secure_link set_real_ip_from slice source_charset split_clients ssi stub_status sub_filter
-        userid valid_referers xml_entities xslt
+        userid xml_entities xslt
     """,
     "the echo module": "echo",
     "the headers-more module": "more_",

@@ -1,0 +1,64 @@
+"""What the response filters of a location are told: its constants in Lua.
+
+Only what a location has configured is there, so a response pays for no filter that it does not pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trio_lua.api.runtime import Runtime
+from trio_lua.config.expires import parse_expiry
+from trio_lua.config.model import Settings
+
+__all__ = ["filter_constants"]
+
+
+def filter_constants(settings: Settings, runtime: Runtime) -> dict[str, Any]:
+    """The filters' names, in nginx's order, under ``filters``, and their settings."""
+    names: list[str] = []
+    values: dict[str, Any] = {}
+    if settings.expires is not None:
+        names.append("expires")
+        values["expires"] = _expires(settings, runtime)
+    if settings.add_headers:
+        names.append("add_headers")
+        values["add_headers"] = [
+            {"name": h.name, "value": runtime.template(h.value), "always": h.always}
+            for h in settings.add_headers
+        ]
+    if settings.gunzip:
+        names.append("gunzip")
+    if settings.charset is not None:
+        names.append("charset")
+        values["charset"] = runtime.template(settings.charset)
+        values["charset_types"] = dict.fromkeys(settings.charset_types, True)
+    if settings.gzip:
+        names.append("gzip")
+        values["gzip"] = {
+            "level": settings.gzip_comp_level,
+            "min_length": settings.gzip_min_length,
+            "types": dict.fromkeys(settings.gzip_types, True),
+        }
+    if settings.gzip or settings.gunzip:
+        rules: dict[str, Any] = {
+            "minor": settings.gzip_http_version,
+            "proxied": dict.fromkeys(settings.gzip_proxied, True),
+            "vary": settings.gzip_vary,
+        }
+        if settings.gzip_disable:
+            rules["disable"] = "|".join(f"(?:{pattern})" for pattern in settings.gzip_disable)
+        values["gzip_rules"] = rules
+    if names:
+        values["filters"] = names
+    return values
+
+
+def _expires(settings: Settings, runtime: Runtime) -> dict[str, Any]:
+    expires = settings.expires
+    assert expires is not None
+    text = expires.time.literal
+    if text is None:
+        return {"time": runtime.template(expires.time), "modified": expires.modified}
+    expiry = parse_expiry(text, modified=expires.modified)
+    return {"kind": expiry.kind, "seconds": expiry.seconds}
