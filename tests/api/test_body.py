@@ -74,3 +74,28 @@ async def test_negative_size(serve: Serve) -> None:
     async with serve(conf) as running:
         client = await running.connect()
         assert (await client.get("/"))[2].endswith(b"bad size argument: -1\n")
+
+
+@pytest.mark.parametrize("in_file", ["off", "clean"])
+async def test_a_shorter_content_length_cuts_the_body(
+    serve: Serve, tmp_path: Path, in_file: str
+) -> None:
+    conf = nginx(
+        f"""
+        client_body_in_file_only {in_file};
+        location / {{ content_by_lua_block {{
+            ngx.req.set_header("Content-Length", 3)
+            ngx.req.read_body()
+            local path = ngx.req.get_body_file()
+            ngx.say(ngx.req.get_body_data() or io.open(path):read("*a"))
+        }} }}
+        """,
+        prefix=f"{tmp_path}/",
+    )
+    async with serve(conf) as running:
+        client = await running.connect()
+        await client.send(POST % (10, b"abcGET /x "))
+        assert (await client.response())[2] == b"abc\n"
+        # what was cut off is not taken for a request
+        await client.send(POST % (2, b"yz"))
+        assert (await client.response())[2] == b"yz\n"

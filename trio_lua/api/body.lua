@@ -11,18 +11,35 @@ local concat, sub = table.concat, string.sub
 local checker, suspend, leave, outcome = rt.checker, rt.suspend, rt.leave, rt.outcome
 local req = ngx.req
 
-local MEMORY, FILE, FAILED = 0, 1, 2
+local FILE, FAILED = 1, 2
+
+-- Keep a body that was read. One that is longer than a Content-Length set by Lua ends there; what the client sent
+-- beyond that is dropped, for nginx would take it for another request.
+local function keep(r, kind, data)
+    r.body_read = true
+    local length = r.clen_in and tonumber(r.clen_in)
+    if kind == FILE then
+        if length then
+            py.shorten(data, length)
+        end
+        r.body_file = data
+    else
+        if length and length < #data then
+            data = sub(data, 1, length)
+        end
+        if data ~= "" then
+            r.body = data
+        end
+    end
+end
 
 -- Store what the reader gave: kind, data.
 local function store(r, kind, data)
-    r.body_read = true
     if kind == FAILED then
+        r.body_read = true
         return leave(outcome.EXIT, data)
-    elseif kind == FILE then
-        r.body_file = data
-    elseif data ~= "" then
-        r.body = data
     end
+    return keep(r, kind, data)
 end
 
 local function read_body(r)
@@ -40,15 +57,9 @@ local function read_body(r)
     return store(r, kind, data)
 end
 
--- lua_need_request_body, and Python's own use: true, or false and a status
+-- lua_need_request_body, and Python's own use.
 function rt.export.store_body(id, kind, data)
-    local r = rt.requests[id]
-    r.body_read = true
-    if kind == FILE then
-        r.body_file = data
-    elseif kind == MEMORY and data ~= "" then
-        r.body = data
-    end
+    keep(rt.requests[id], kind, data)
 end
 
 local read_check = checker("ngx.req.read_body")

@@ -159,6 +159,11 @@ def install(table: OpTable, connections: Mapping[int, ClientConnection], prefix:
     def own_file(connection: int, path: bytes) -> None:
         _keep(connections[connection].request, os.fsdecode(path))
 
+    def shorten(path: bytes, size: int) -> None:
+        with contextlib.suppress(OSError):
+            if os.stat(path).st_size > size:
+                os.truncate(path, size)
+
     def file_size(path: bytes) -> tuple[int | None, bytes | None]:
         try:
             return os.stat(path).st_size, None
@@ -188,5 +193,6 @@ def install(table: OpTable, connections: Mapping[int, ClientConnection], prefix:
     table.op("read_body", read)
     table.call("unlink", unlink)
     table.call("own_file", own_file)
+    table.call("shorten", shorten)
     table.call("file_size", file_size)
     table.call("spool", spool)
