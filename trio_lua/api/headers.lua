@@ -264,9 +264,25 @@ local function head_start(status, server, now)
     return text
 end
 
+local make_head
+
+-- The head of most responses of a location says the same for a second: 200, chunked, keep-alive and no
+-- header of its own.
+function rt.response_head(r, status)
+    if status ~= 200 or not r.chunked or not r.keepalive or r.hout or r.cl or r.status_line then
+        return make_head(r, status)
+    end
+    local now, loc, ct = rt.now(), r.loc, r.ct
+    local second = now - now % 1
+    if loc.head_second ~= second or loc.head_type ~= ct then
+        loc.head, loc.head_second, loc.head_type = make_head(r, status), second, ct
+    end
+    return loc.head
+end
+
 -- The whole head. Order as nginx writes it: Server, Date, Content-Type, Content-Length,
 -- Transfer-Encoding, Connection, Keep-Alive, then the list.
-function rt.response_head(r, status)
+make_head = function(r, status)
     local loc = r.loc
     local h = r.hout
     local server = loc.server_token or "trio_lua"

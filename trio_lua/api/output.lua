@@ -8,7 +8,8 @@ local rt = ...
 
 local S, ngx, py, requests = rt.S, rt.ngx, rt.py, rt.requests
 local type, tostring, select, error, pairs, floor = type, tostring, select, error, pairs, math.floor
-local format, concat, find, lower = string.format, table.concat, string.find, string.lower
+local format, concat, find, lower, sub = string.format, table.concat, string.find, string.lower, string.sub
+local band = require("bit").band
 local checker, closure, run_sync, suspend = rt.checker, rt.closure, rt.run_sync, rt.suspend
 local response_head = rt.response_head
 local buffer = require "string.buffer"
@@ -304,13 +305,19 @@ local function run_body_filter(r, data, last)
     return data or "", last
 end
 
+-- Chunk size lines by size.
+local size_lines = {}
+for n = 1, 4096 do
+    size_lines[n] = format("%x\r\n", n)
+end
+
 local function frame(r, data, last)
     local out = out_buffer(r)
     local n = #data
     if n > 0 and not r.header_only then
         r.body_bytes = (r.body_bytes or 0) + n
         if r.chunked then
-            out:put(format("%x\r\n", n), data, "\r\n")
+            out:put(size_lines[n] or format("%x\r\n", n), data, "\r\n")
         else
             out:put(data)
         end
@@ -755,7 +762,9 @@ rt.after_content = after_content
 function rt.export.content(id, handler, phase, path, location)
     local r = requests[id]
     if location then
-        r.loc = locations[location]
+        r.loc, S.now = locations[location], r.start
+    else
+        S.now = nil
     end
     local fn, err, missing = closure(r, handler, path)
     if not fn then
@@ -822,4 +831,108 @@ end
 function rt.export.response_state(id)
     local r = requests[id]
     return r.status, r.header_sent, r.http10 ~= nil, r.complete or false, r.broken or false
+end
+
+-- ------------------------------------------------------------------- the short way
+--
+-- A plain request to a known location whose only step is a content handler is read, run and answered in
+-- one crossing. The engine teaches the answers of its searches; what is not known here takes its way.
+
+local recognise, new_request = rt.recognise, rt.new_request
+local CONTENT = 0x08
+local READ, STARTED = 9, 10
+rt.outcome.READ, rt.outcome.STARTED = READ, STARTED
+
+local routes = {}    -- server -> path -> route
+local endpoints = {} -- endpoint -> its only server's routes, and those of servers by host name
+
+local function routes_of(server)
+    local known = routes[server]
+    if not known then
+        known = {}
+        routes[server] = known
+    end
+    return known
+end
+
+-- server: the one that answers for every host name, if there is such a one.
+function rt.export.define_endpoint(number, server)
+    endpoints[number] = { only = server and routes_of(server), hosts = {} }
+end
+
+-- A host name of an endpoint belongs to a server.
+function rt.export.remember_host(number, host, server)
+    endpoints[number].hosts[host] = routes_of(server)
+end
+
+function rt.export.forget_hosts(number)
+    endpoints[number].hosts = {}
+end
+
+function rt.export.remember(server, uri, location, handler, max_requests)
+    routes_of(server)[uri] = {
+        loc = locations[location], number = location, handler = handler, max_requests = max_requests,
+    }
+end
+
+-- Forget the paths of a server; without one, those of all.
+function rt.export.forget(server)
+    for number, known in pairs(routes) do
+        if number == server or not server then
+            for uri in pairs(known) do
+                known[uri] = nil
+            end
+        end
+    end
+end
+
+local function served(r, head_len, number, outcome, ...)
+    if outcome == 0 then
+        S.r = r
+        local data, keepalive, code = conclude(r)
+        S.r = nil
+        if not code then
+            requests[r.id] = nil
+            return CONCLUDED, data, keepalive, head_len, number
+        end
+        return STARTED, r.id, head_len, r.host, number, rt.outcome.EXIT, code
+    end
+    return STARTED, r.id, head_len, r.host, number, outcome, ...
+end
+
+-- Read a head and, where its answer is known, run the content handler:
+-- 0: no plain head; 9, id, head length, content length, host, path (nil: to be normalised): it is read;
+-- 7, bytes, keep-alive, head length, location: it is answered;
+-- 10, id, head length, host, location, outcome, ...: its handler did not simply end.
+function rt.export.serve(data, cid, now, endpoint, count)
+    local head_len, flags, clen, method, target, host, qpos = recognise(data)
+    if head_len == 0 then
+        return 0
+    end
+    local uri, args
+    if band(flags, 4) == 0 then
+        if qpos > 0 then
+            uri, args = sub(target, 1, qpos - 1), sub(target, qpos + 1)
+        else
+            uri = target
+        end
+    end
+    local id, r = new_request(cid, method, target, uri, args, host, band(flags, 1), band(flags, 2) ~= 0, data,
+        head_len, clen, now)
+    if clen == 0 and uri then
+        local point = endpoints[endpoint]
+        local known = point.only or point.hosts[host]
+        local route = known and known[uri]
+        if route and count < route.max_requests then
+            r.loc = route.loc
+            S.now = now
+            local fn, err, missing = closure(r, route.handler)
+            if not fn then
+                return STARTED, id, head_len, host, route.number, rt.outcome.LOAD_FAILED, err, missing
+            end
+            r.phase = CONTENT
+            return served(r, head_len, route.number, start_thread(r, fn))
+        end
+    end
+    return READ, id, head_len, clen, host, uri
 end

@@ -31,32 +31,12 @@ local function new_request(cid, method, target, uri, args, host, minor, keepaliv
     requests[id] = r
     return id, r
 end
+rt.new_request = new_request
 
 -- The number of a request that is not a client's (a subrequest).
 function rt.new_id()
     last_id = last_id + 1
     return last_id
-end
-
--- Recognise a plain head. 0 when it is not one; else id, head length, flags, content length,
--- host, path (nil when the target has to be normalised first), keep-alive.
-local recognise = rt.recognise
-function rt.export.accept(data, cid, now)
-    local head_len, flags, clen, method, target, host, qpos = recognise(data, now)
-    if head_len == 0 then
-        return 0
-    end
-    local uri, args
-    if band(flags, 4) == 0 then
-        if qpos > 0 then
-            uri, args = sub(target, 1, qpos - 1), sub(target, qpos + 1)
-        else
-            uri = target
-        end
-    end
-    local id = new_request(cid, method, target, uri, args, host, band(flags, 1), band(flags, 2) ~= 0, data,
-        head_len, clen, now)
-    return id, head_len, flags, clen, host, uri
 end
 
 -- A head that h11 read.
@@ -87,7 +67,14 @@ function rt.export.define_location(number, loc)
             filters[i] = rt.header_filters[filters[i]]
         end
     end
+    loc.number = number
     locations[number] = loc
+end
+
+-- The request that runs now: its number, host and location.
+function rt.export.current()
+    local r = S.r
+    return r.id, r.host, r.loc.number
 end
 
 function rt.export.enter(id, number)

@@ -227,7 +227,8 @@ class Runtime:
         )
         export = vm.export
         # The request
-        self.accept = export("accept")
+        self.serve = export("serve")
+        self.current = export("current")
         self.begin = export("begin")
         self.target = export("target")
         self.set_target = export("set_target")
@@ -260,6 +261,11 @@ class Runtime:
         self.exit_status = export("exit_status")
         self.log = export("log")
         self.define_location = export("define_location")
+        self.define_endpoint = export("define_endpoint")
+        self.remember = export("remember")
+        self.remember_host = export("remember_host")
+        self.forget = export("forget")
+        self.forget_hosts = export("forget_hosts")
         self._define_handler = export("define_handler")
         self._define_template = export("define_template")
         self._check_syntax = export("check_syntax")

@@ -35,6 +35,8 @@ class Outcome(IntEnum):
     LOAD_FAILED = 6  # message, whether the file is missing
     CONCLUDED = 7  # last bytes of the response, keep-alive
     SENT = 8  # done, and the handler has produced output
+    READ = 9  # a request was read: number, head length, content length, host, path
+    STARTED = 10  # its handler did not simply end: number, head length, host, location, outcome...
 
 
 #: What a coroutine that runs inline yields before its first wait.

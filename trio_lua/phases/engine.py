@@ -97,36 +97,44 @@ class Engine:
         #: Set when the worker stops: responses announce the end of their connection.
         self.quitting = False
 
-    async def handle(self, request: Request, uri: bytes) -> bool:
+    async def handle(self, request: Request) -> bool:
         """Serve a request whose server is chosen; its response is then with the connection.
 
         Returns:
             Whether Lua has released the request already.
         """
         server = request.server
-        plan = server.known.get(uri)
-        if (
-            plan is not None
-            and (request.length == 0 or 0 < request.length <= plan.max_body)
-            and request.connection.requests < plan.max_requests
-            and not self.quitting
-        ):
-            request.plan = plan
-            result = self._content(request.id, plan.content.number, 8, None, plan.id)
-            if result.__class__ is tuple and result[0] == 7:
-                data = result[1]
-                if data:
-                    request.connection.write(data)
-                request.keepalive = result[2]
-                return True
-            step: Step = await self._after_content(request, result)
+        if request.started is not None:
+            step = await self._after_content(request, request.started)
         else:
-            step = await self._before_location(request)
+            plan = server.known.get(request.target_uri)
+            if (
+                plan is not None
+                and 0 < request.length <= plan.max_body
+                and request.connection.requests < plan.max_requests
+                and not self.quitting
+            ):
+                request.plan = plan
+                result = self._content(request.id, plan.content.number, 8, None, plan.id)
+                if result.__class__ is tuple and result[0] == 7:
+                    data = result[1]
+                    if data:
+                        request.connection.write(data)
+                    request.keepalive = result[2]
+                    return True
+                step = await self._after_content(request, result)
+            else:
+                step = await self._before_location(request)
         try:
             await self._walk(request, step)
         finally:
             self._log(request)
         return False
+
+    def quit(self) -> None:
+        """From now on responses announce the end of their connection."""
+        self.quitting = True
+        self._lua.forget(None)
 
     def release(self, request: Request) -> None:
         """Forget a request: its Lua state, its temporary files, places in its response."""
@@ -207,7 +215,13 @@ class Engine:
                 request.set_captures(captures)
             for variable, value in match.variables:
                 request.set_variable(variable, value)
-            if plan.simple and captures is None and server.plain and not request.uri_changes:
+            if (
+                plan.simple
+                and captures is None
+                and server.plain
+                and not request.uri_changes
+                and not self.quitting
+            ):
                 server.remember(uri, plan)
         request.plan = plan
         lua.enter(request.id, plan.id)

@@ -104,9 +104,22 @@ class Plan:
 class ServerPlan:
     """One server: its own steps, its locations, and what requests that chose it have in common."""
 
-    __slots__ = ("known", "outer", "plain", "plans", "program", "rewrite", "server", "table")
+    __slots__ = (
+        "_runtime",
+        "known",
+        "number",
+        "outer",
+        "plain",
+        "plans",
+        "program",
+        "rewrite",
+        "server",
+        "table",
+    )
 
-    def __init__(self, server: Server, table: LocationTable) -> None:
+    def __init__(self, number: int, server: Server, table: LocationTable, runtime: Runtime) -> None:
+        self.number = number
+        self._runtime = runtime
         self.server = server
         self.table = table
         self.plans: dict[int, Plan] = {}
@@ -120,9 +133,12 @@ class ServerPlan:
 
     def remember(self, uri: bytes, plan: Plan) -> None:
         """Keep the answer of a location search (bounded)."""
+        assert plan.content is not None
         if len(self.known) >= _REMEMBERED:
             self.known.clear()
+            self._runtime.forget(self.number)
         self.known[uri] = plan
+        self._runtime.remember(self.number, uri, plan.id, plan.content.number, plan.max_requests)
 
 
 class Plans:
@@ -131,6 +147,7 @@ class Plans:
     Attributes:
         tables: The servers by listening address.
         servers: Their plans, by ``id()`` of the server.
+        numbered: The plans of all locations, by their numbers in the VM.
 
     Raises:
         ConfigError: A name, location or pattern is not valid.
@@ -158,11 +175,13 @@ class Plans:
         self._count = 0
         self.tables: Mapping[Any, ServerTable] = server_tables(config.http.servers, runtime.regexes)
         self.servers: dict[int, ServerPlan] = {}
+        self.numbered: dict[int, Plan] = {}
         for server in config.http.servers:
             self.servers[id(server)] = self._server(server)
 
     def _server(self, server: Server) -> ServerPlan:
-        plan = ServerPlan(server, LocationTable(server.location, self._runtime.regexes))
+        table = LocationTable(server.location, self._runtime.regexes)
+        plan = ServerPlan(len(self.servers) + 1, server, table, self._runtime)
         plan.outer = self._location(server.location, plan, None)
         plan.program = self._program(server.location, plan, plan.outer)
         plan.rewrite = self._handler(server.location.settings.server_rewrite_by_lua)
@@ -196,7 +215,7 @@ class Plans:
             location, self._runtime.config.prefix, None if parent is None else parent.files
         )
         plan = Plan(self._count, location, server, files)
-        server.plans[id(location)] = plan
+        server.plans[id(location)] = self.numbered[plan.id] = plan
         settings = location.settings
         plan.program = self._program(location, server, plan)
         plan.rewrite = self._handler(settings.rewrite_by_lua)

@@ -29,6 +29,8 @@ class Request:
         host: Host name of the request, lower-case, without port.
         length: Content-Length, 0 without a body, -1 for a chunked one.
         inline: Whether it runs in the task that received it (see :mod:`trio_lua.lua.driver`).
+        target_uri: The path it came with, decoded.
+        started: What its content handler returned, when that has run already.
         keepalive: Whether the connection can serve another request after this one.
         files: Temporary files that go when it ends.
         nursery: Where its child tasks run (see :class:`trio_lua.lua.driver.Owner`); not set before the first.
@@ -51,7 +53,9 @@ class Request:
         "plan",
         "rewritten",
         "server",
+        "started",
         "status",
+        "target_uri",
         "uri_changes",
     )
 
@@ -69,6 +73,8 @@ class Request:
         self.length = length
         self.plan: Any = None
         self.server: Any = None
+        self.target_uri = b""
+        self.started: Any = None
         self.inline = True
         self.keepalive = False
         self.error_page = False

@@ -20,13 +20,28 @@ from trio_lua.errors import ProtocolError
 from trio_lua.http.events import Data, End, Head
 from trio_lua.http.h11_protocol import H11Request
 from trio_lua.http.uri import normalize, split_target
-from trio_lua.lua.driver import detach
+from trio_lua.lua.driver import Outcome, detach
 from trio_lua.phases.plan import ServerPlan
 from trio_lua.request.state import Request
 from trio_lua.server.listener import Endpoint
 from trio_lua.server.transport import Broken, Transport
 
-__all__ = ["Connection"]
+__all__ = ["ANSWERED", "SERVED", "Connection", "Served"]
+
+
+class Served:
+    """A request came, was answered, and left nothing to do."""
+
+
+SERVED = Served()
+
+#: Stands for the number of a request that Lua has answered and released.
+ANSWERED = 0
+
+#: Stands for a request that runs in Lua and that nobody here has asked for yet.
+_UNNAMED = Served()
+
+_CONCLUDED, _READ = int(Outcome.CONCLUDED), int(Outcome.READ)
 
 #: Bytes given to the system in one call when a peer is slow.
 _SEND_SIZE = 262144
@@ -40,7 +55,7 @@ class Connection:
     Attributes:
         id: Its number in error.log and ``$connection``.
         requests: How many requests it has carried.
-        request: The request that is being served.
+        keepalive_timeout: How long it may rest after the last request, in seconds.
         deadline: When the sweeper may close it while it is idle or a head is incomplete
             (the worker's clock).
         closed: Nothing more can be received or sent.
@@ -54,6 +69,7 @@ class Connection:
         "_events",
         "_inbuf",
         "_reader",
+        "_request",
         "_send_timeout",
         "_waiting",
         "closed",
@@ -61,8 +77,8 @@ class Connection:
         "endpoint",
         "fd",
         "id",
+        "keepalive_timeout",
         "reading_head",
-        "request",
         "requests",
         "runtime",
         "transport",
@@ -74,7 +90,8 @@ class Connection:
         self.endpoint = endpoint
         self.transport = transport
         self.requests = 0
-        self.request: Any = None
+        self._request: Any = None
+        self.keepalive_timeout = 0.0
         self.deadline = math.inf
         self.closed = False
         self.reading_head = False
@@ -104,8 +121,26 @@ class Connection:
         """Whether received bytes wait to be looked at."""
         return bool(self._inbuf)
 
-    def next_request(self, now: float) -> tuple[Request, bytes] | None:
-        """The next request and its path, when its head is complete.
+    @property
+    def request(self) -> Any:
+        """The request that is being served, or None."""
+        request = self._request
+        if request is _UNNAMED:
+            number, host, location = self.runtime.current()
+            request = self._request = self._begun(number, host, location)
+        return request
+
+    @request.setter
+    def request(self, request: Request | None) -> None:
+        self._request = request
+
+    def end_request(self) -> Request | None:
+        """Forget the request that was served and return it; None when it never had a name here."""
+        request, self._request = self._request, None
+        return None if request is _UNNAMED else request
+
+    def next_request(self, now: float) -> Request | Served | None:
+        """The next request, when its head is complete, or :data:`SERVED` when that is answered already.
 
         Args:
             now: Seconds since the epoch.
@@ -117,24 +152,54 @@ class Connection:
         if not data:
             return None
         endpoint = self.endpoint
+        if self._reader is not None or not endpoint.recognise:
+            return self._read_head(data, now)
         runtime = self.runtime
-        if self._reader is None and endpoint.recognise:
-            result = runtime.accept(data, self.id, now)
-            if result.__class__ is tuple:
-                number, head_length, _flags, length, host, uri = result
-                rest = data[head_length:] if len(data) > head_length else b""
-                request = Request(number, runtime, self, host, length)
-                self._inbuf = rest
-                self._body_left = length
-                self.requests += 1
-                self.request = request
-                request.server = endpoint.server(host, request)
-                if uri is None:
-                    uri = self._normalise(request, runtime.target(number), request.server)
-                return request, uri
-        return self._read_head(data, now)
+        self._request = _UNNAMED
+        self.requests += 1
+        result = runtime.serve(data, self.id, now, endpoint.number, self.requests)
+        if result.__class__ is not tuple:
+            self._request = None
+            self.requests -= 1
+            return self._read_head(data, now)
+        kind = result[0]
+        if kind == _CONCLUDED:
+            _, response, keepalive, head_length, location = result
+            self._inbuf = data[head_length:] if len(data) > head_length else b""
+            if response:
+                self.write(response)
+            if keepalive and not self._waiting:
+                self.keepalive_timeout = endpoint.plans[location].settings.keepalive_timeout
+                return SERVED
+            request = self._begun(ANSWERED, b"", location)
+            request.keepalive = keepalive
+        elif kind == _READ:
+            _, number, head_length, length, host, uri = result
+            self._inbuf = data[head_length:] if len(data) > head_length else b""
+            self._body_left = length
+            request = self._request = Request(number, runtime, self, host, length)
+            request.server = endpoint.server(host, request)
+            if uri is None:
+                uri = self._normalise(request, runtime.target(number), request.server)
+            request.target_uri = uri
+        else:
+            _, number, head_length, host, location = result[:5]
+            self._inbuf = data[head_length:] if len(data) > head_length else b""
+            request = self._request
+            if request is _UNNAMED:
+                request = self._begun(number, host, location)
+            request.started = result[5:] if len(result) > 6 else result[5]
+        self._request = request
+        return request
 
-    def _read_head(self, data: bytes, now: float) -> tuple[Request, bytes] | None:
+    def _begun(self, number: int, host: bytes, location: int) -> Request:
+        """The Python side of a request whose handler began on the short way."""
+        request = Request(number, self.runtime, self, host, 0)
+        request.plan = self.endpoint.plans[location]
+        request.server = request.plan.server
+        return request
+
+    def _read_head(self, data: bytes, now: float) -> Request | None:
         """A head that the recogniser did not know."""
         reader = self._reader
         if reader is None:
@@ -167,8 +232,8 @@ class Connection:
         request.server = self.endpoint.server(head.host, request)
         if length == 0:
             self._end_of_events()
-        uri = self._normalise(request, head.target, request.server)
-        return request, uri
+        request.target_uri = self._normalise(request, head.target, request.server)
+        return request
 
     def _normalise(self, request: Request, target: bytes, server: ServerPlan) -> bytes:
         parts = split_target(target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trio_lua.api.runtime import Runtime
 from trio_lua.http.h11_protocol import HeadLimits
 from trio_lua.phases.matcher import ServerTable
 from trio_lua.phases.plan import Plans, ServerPlan
@@ -13,21 +14,49 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint"]
 
+#: Host names that the short way knows at most.
+_REMEMBERED = 1024
+
 
 class Endpoint:
     """The servers behind one listening address.
 
     Args:
+        number: Its number in the VM.
         table: The servers by name.
         plans: The plans of the configuration.
+        runtime: The VM.
         recognise: Whether plain heads take the short way; off, every head goes to h11.
     """
 
-    __slots__ = ("_plans", "_single", "_table", "default", "limits", "recognise")
+    __slots__ = (
+        "_hosts",
+        "_plans",
+        "_runtime",
+        "_single",
+        "_table",
+        "default",
+        "limits",
+        "number",
+        "plans",
+        "recognise",
+    )
 
-    def __init__(self, table: ServerTable, plans: Plans, *, recognise: bool = True) -> None:
+    def __init__(
+        self,
+        number: int,
+        table: ServerTable,
+        plans: Plans,
+        runtime: Runtime,
+        *,
+        recognise: bool = True,
+    ) -> None:
+        self.number = number
         self._table = table
+        self._runtime = runtime
+        self._hosts = 0
         self._plans = plans.servers
+        self.plans = plans.numbered
         self.default: ServerPlan = self._plans[id(table.default)]
         self.recognise = recognise
         server = table.default
@@ -36,14 +65,26 @@ class Endpoint:
         self._single = (
             not [name for s in [server] for name in s.names if name] and len(plans.servers) == 1
         )
+        runtime.define_endpoint(number, self.default.number if self._single else None)
 
     def server(self, host: bytes, request: Request) -> ServerPlan:
         """The server for a host name."""
         if self._single:
             return self.default
         match = self._table.find(host)
+        plan = self._plans[id(match.server)]
         if match.captures is not None:
             request.set_captures(match.captures)
             for name, value in match.variables:
                 request.set_variable(name, value)
-        return self._plans[id(match.server)]
+        else:
+            self._remember(host, plan)
+        return plan
+
+    def _remember(self, host: bytes, plan: ServerPlan) -> None:
+        """Teach the short way which server a host name belongs to (bounded)."""
+        if self._hosts >= _REMEMBERED:
+            self._runtime.forget_hosts(self.number)
+            self._hosts = 0
+        self._hosts += 1
+        self._runtime.remember_host(self.number, host, plan.number)

@@ -21,7 +21,7 @@ import trio
 
 from trio_lua.errors import ProtocolError
 from trio_lua.lua.driver import resume_detached
-from trio_lua.server.connection import Connection
+from trio_lua.server.connection import Connection, Served
 from trio_lua.server.listener import Endpoint
 from trio_lua.server.transport import RECEIVE_SIZE, SocketTransport
 
@@ -198,10 +198,15 @@ class ParkedDriver:
             except ProtocolError as error:
                 coroutine = worker.refuse(conn, error)
             else:
+                if isinstance(found, Served):
+                    if conn.pending:
+                        continue
+                    worker.rest(conn)
+                    return
                 if found is None:
                     self._wait_for_head(conn)
                     return
-                coroutine = worker.serve_request(conn, found[0], found[1])
+                coroutine = worker.serve_request(conn, found)
             try:
                 coroutine.send(None)
             except StopIteration:

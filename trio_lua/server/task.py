@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from trio_lua.errors import ProtocolError
-from trio_lua.server.connection import Connection
+from trio_lua.server.connection import Connection, Served
 from trio_lua.server.listener import Endpoint
 from trio_lua.server.transport import Broken, StreamTransport
 
@@ -67,10 +67,10 @@ async def _serve(worker: Worker, conn: Connection) -> None:
                 deadline = trio.current_time() + timeout
             conn.receive(data)
             continue
-        request, uri = found
-        request.inline = False
-        with trio.CancelScope() as request.cancel_scope:
-            await worker.serve_request(conn, request, uri)
+        if not isinstance(found, Served):
+            found.inline = False
+            with trio.CancelScope() as found.cancel_scope:
+                await worker.serve_request(conn, found)
         if conn.closed:
             return
         worker.rest(conn)

@@ -26,7 +26,7 @@ from trio_lua.phases.engine import Engine
 from trio_lua.phases.plan import Plans
 from trio_lua.request.phase import Phase
 from trio_lua.request.state import Request
-from trio_lua.server.connection import Connection
+from trio_lua.server.connection import ANSWERED, Connection
 from trio_lua.server.listener import Endpoint
 from trio_lua.server.parked import ParkedDriver, supported
 from trio_lua.server.task import serve_stream
@@ -88,6 +88,7 @@ class Worker:
         self._files = LogFiles()
         self._sinks: list[Log] = [error_log]
         self._sink_numbers: dict[Any, int] = {}
+        self._endpoints: dict[int, Endpoint] = {}
         self.runtime = Runtime(
             config,
             clock=self.clock,
@@ -157,11 +158,17 @@ class Worker:
     def endpoint(self, listen: Listen | None) -> Endpoint:
         """The servers behind a ``listen``; None for those of the first one."""
         tables = self.plans.tables
+        table = None
         if listen is not None:
-            key = (listen.host, listen.port, listen.path)
-            if key in tables:
-                return Endpoint(tables[key], self.plans, recognise=self._recognise)
-        return Endpoint(next(iter(tables.values())), self.plans, recognise=self._recognise)
+            table = tables.get((listen.host, listen.port, listen.path))
+        if table is None:
+            table = next(iter(tables.values()))
+        endpoint = self._endpoints.get(id(table))
+        if endpoint is None:
+            number = len(self._endpoints) + 1
+            endpoint = Endpoint(number, table, self.plans, self.runtime, recognise=self._recognise)
+            self._endpoints[id(table)] = endpoint
+        return endpoint
 
     def has_room(self) -> bool:
         """Whether ``worker_connections`` allows one more; logs when not."""
@@ -185,16 +192,12 @@ class Worker:
 
     def rest(self, conn: Connection) -> None:
         """A request has ended and the next one has not begun."""
-        request = conn.request
         conn.reading_head = False
-        if request is None:
-            if conn.requests == 0:
-                return
-            timeout = conn.endpoint.default.outer.settings.keepalive_timeout
-        else:
-            timeout = request.plan.settings.keepalive_timeout
-            conn.request = None
-        conn.deadline = self.time + timeout
+        request = conn.end_request()
+        if request is not None:
+            conn.keepalive_timeout = request.plan.settings.keepalive_timeout
+        if conn.requests:
+            conn.deadline = self.time + conn.keepalive_timeout
 
     def expired(self, conn: Connection) -> None:
         """A connection is closed because it was silent for too long."""
@@ -209,14 +212,17 @@ class Worker:
 
     # ---------------------------------------------------------------- requests
 
-    async def serve_request(self, conn: Connection, request: Request, uri: bytes) -> None:
+    async def serve_request(self, conn: Connection, request: Request) -> None:
         """Serve a request and what it leaves to do on its connection.
 
         The coroutine may run inline up to its first wait (:mod:`trio_lua.lua.driver`).
         """
+        if request.id == ANSWERED:
+            await self._finish(conn, request)
+            return
         released = False
         try:
-            released = await self.engine.handle(request, uri)
+            released = await self.engine.handle(request)
         except trio.Cancelled:
             conn.abort()
             raise
@@ -413,7 +419,7 @@ class Worker:
         if self.quitting:
             return
         self.quitting = True
-        self.engine.quitting = True
+        self.engine.quit()
         self.runtime.set_exiting()
         if self._parked is not None:
             self._parked.stop_listening()

@@ -208,7 +208,7 @@ local function start(r, f, ...)
     threads[id] = th
     thread_of[co] = th
     local old_r, old_th = S.r, S.th
-    S.r, S.th, S.now = r, th, nil
+    S.r, S.th = r, th
     return restore(old_r, old_th, after(th, raw_resume(co, f, ...)))
 end
 rt.start_thread = start
