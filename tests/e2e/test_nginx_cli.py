@@ -316,8 +316,8 @@ def test_foreground(root: Root) -> None:
         ]
     )
     try:
-        until((root.folder / "logs" / "nginx.pid").exists, "no pid file")
-        assert int((root.folder / "logs" / "nginx.pid").read_text()) == process.pid
+        pid_file = root.folder / "logs" / "nginx.pid"
+        until(lambda: pid_file.exists() and pid_file.read_text() == f"{process.pid}\n", "no pid")
         assert root.get() == "hi\n"
         process.send_signal(signal.SIGQUIT)
         assert process.wait(LIMIT) == 0

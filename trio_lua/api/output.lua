@@ -750,7 +750,7 @@ local function after_content(r, outcome, ...)
     if code then
         return rt.outcome.EXIT, code
     end
-    if r.loc.unlogged then
+    if r.loc.released_early then
         requests[r.id] = nil
     end
     return CONCLUDED, data, keepalive
@@ -835,13 +835,13 @@ end
 
 -- ------------------------------------------------------------------- the short way
 --
--- A plain request to a known location whose only step is a content handler is read, run and answered in
--- one crossing. The engine teaches the answers of its searches; what is not known here takes its way.
+-- A plain request to a known location that has nothing but handlers is read, run and answered in one
+-- crossing. The engine teaches the answers of its searches; what is not known here takes its way.
 
 local recognise, new_request = rt.recognise, rt.new_request
-local CONTENT = 0x08
 local READ, STARTED = 9, 10
 rt.outcome.READ, rt.outcome.STARTED = READ, STARTED
+local EXIT, LOAD_FAILED = rt.outcome.EXIT, rt.outcome.LOAD_FAILED
 
 local routes = {}    -- server -> path -> route
 local endpoints = {} -- endpoint -> its only server's routes, and those of servers by host name
@@ -869,9 +869,10 @@ function rt.export.forget_hosts(number)
     endpoints[number].hosts = {}
 end
 
-function rt.export.remember(server, uri, location, handler, max_requests)
+-- handler, phase, handler, phase...: all that lies between the location search and the response.
+function rt.export.remember(server, uri, location, max_requests, ...)
     routes_of(server)[uri] = {
-        loc = locations[location], number = location, handler = handler, max_requests = max_requests,
+        loc = locations[location], number = location, max_requests = max_requests, n = select("#", ...), ...,
     }
 end
 
@@ -886,24 +887,40 @@ function rt.export.forget(server)
     end
 end
 
-local function served(r, head_len, number, outcome, ...)
-    if outcome == 0 then
-        S.r = r
-        local data, keepalive, code = conclude(r)
-        S.r = nil
-        if not code then
-            requests[r.id] = nil
-            return CONCLUDED, data, keepalive, head_len, number
-        end
-        return STARTED, r.id, head_len, r.host, number, rt.outcome.EXIT, code
+local run_step
+
+local function after_step(r, head_len, route, i, outcome, ...)
+    if outcome ~= 0 then
+        return STARTED, r.id, head_len, r.host, route.number, i, outcome, ...
     end
-    return STARTED, r.id, head_len, r.host, number, outcome, ...
+    if i + 2 < route.n and not r.header_sent then
+        return run_step(r, head_len, route, i + 2)
+    end
+    S.r = r
+    local data, keepalive, code = conclude(r)
+    S.r = nil
+    if code then
+        return STARTED, r.id, head_len, r.host, route.number, i, EXIT, code
+    elseif not route.loc.released_early then
+        return STARTED, r.id, head_len, r.host, route.number, i, CONCLUDED, data, keepalive
+    end
+    requests[r.id] = nil
+    return CONCLUDED, data, keepalive, head_len, route.number
 end
 
--- Read a head and, where its answer is known, run the content handler:
+run_step = function(r, head_len, route, i)
+    local fn, err, missing = closure(r, route[i])
+    if not fn then
+        return STARTED, r.id, head_len, r.host, route.number, i, LOAD_FAILED, err, missing
+    end
+    r.phase = route[i + 1]
+    return after_step(r, head_len, route, i, start_thread(r, fn))
+end
+
+-- Read a head and, where its location is known, run its handlers:
 -- 0: no plain head; 9, id, head length, content length, host, path (nil: to be normalised): it is read;
 -- 7, bytes, keep-alive, head length, location: it is answered;
--- 10, id, head length, host, location, outcome, ...: its handler did not simply end.
+-- 10, id, head length, host, location, step, outcome, ...: a handler did not simply end.
 function rt.export.serve(data, cid, now, endpoint, count)
     local head_len, flags, clen, method, target, host, qpos = recognise(data)
     if head_len == 0 then
@@ -926,12 +943,7 @@ function rt.export.serve(data, cid, now, endpoint, count)
         if route and count < route.max_requests then
             r.loc = route.loc
             S.now = now
-            local fn, err, missing = closure(r, route.handler)
-            if not fn then
-                return STARTED, id, head_len, host, route.number, rt.outcome.LOAD_FAILED, err, missing
-            end
-            r.phase = CONTENT
-            return served(r, head_len, route.number, start_thread(r, fn))
+            return run_step(r, head_len, route, 1)
         end
     end
     return READ, id, head_len, clen, host, uri

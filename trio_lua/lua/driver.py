@@ -36,7 +36,9 @@ class Outcome(IntEnum):
     CONCLUDED = 7  # last bytes of the response, keep-alive
     SENT = 8  # done, and the handler has produced output
     READ = 9  # a request was read: number, head length, content length, host, path
-    STARTED = 10  # its handler did not simply end: number, head length, host, location, outcome...
+    STARTED = (
+        10  # a handler did not simply end: number, head length, host, location, step, outcome...
+    )
 
 
 #: What a coroutine that runs inline yields before its first wait.

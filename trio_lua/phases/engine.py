@@ -103,20 +103,20 @@ class Engine:
         Returns:
             Whether Lua has released the request already.
         """
-        server = request.server
         if request.started is not None:
-            step = await self._after_content(request, request.started)
+            step = await self._chain(request, *request.started)
         else:
-            plan = server.known.get(request.target_uri)
+            plan = request.server.known.get(request.target_uri)
             if (
                 plan is not None
+                and len(plan.chain) == 1
                 and 0 < request.length <= plan.max_body
                 and request.connection.requests < plan.max_requests
                 and not self.quitting
             ):
                 request.plan = plan
                 result = self._content(request.id, plan.content.number, 8, None, plan.id)
-                if result.__class__ is tuple and result[0] == 7:
+                if result.__class__ is tuple and result[0] == 7 and not plan.has_log:
                     data = result[1]
                     if data:
                         request.connection.write(data)
@@ -216,7 +216,7 @@ class Engine:
             for variable, value in match.variables:
                 request.set_variable(variable, value)
             if (
-                plan.simple
+                plan.chain
                 and captures is None
                 and server.plain
                 and not request.uri_changes
@@ -289,6 +289,25 @@ class Engine:
         return await self._after_content(
             request, lua.content(request.id, content.number, int(Phase.CONTENT), path, None)
         )
+
+    async def _chain(self, request: Request, index: int, result: object) -> Step:
+        """Go on with the handlers of a plan that has nothing else, behind one that has run."""
+        lua, chain = self._lua, request.plan.chain
+        while True:
+            _, phase = chain[index]
+            if phase is Phase.CONTENT or (
+                isinstance(result, tuple) and result[0] == Outcome.CONCLUDED
+            ):
+                return await self._after_content(request, result)
+            step = await self._after_handler(request, result, phase)
+            if step is not _NEXT:
+                return step
+            index += 1
+            handler, phase = chain[index]
+            if phase is Phase.CONTENT:
+                result = lua.content(request.id, handler.number, int(phase), None, None)
+            else:
+                result = lua.run(request.id, handler.number, int(phase), None)
 
     async def _need_body(self, request: Request) -> int:
         """lua_need_request_body: read the body; the status of a failure, else 0."""

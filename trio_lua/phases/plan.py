@@ -1,8 +1,8 @@
 """Locations compiled into plans: which steps a request of each location really takes.
 
 Made once per configuration and VM. A request walks its plan and pays for nothing that its location
-does not have; a location that has nothing but inline content Lua is marked ``simple``, and the engine then takes
-the shortest way.
+does not have; a location that has nothing but inline handlers has a *chain* of them, and its requests take the
+shortest way.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from trio_lua.phases.matcher import LocationTable, ServerTable, server_tables
 from trio_lua.phases.referer import Referers
 from trio_lua.phases.rewrite import Program, compile_program
 from trio_lua.phases.static import Files
+from trio_lua.request.phase import Phase
 
 __all__ = ["Handler", "Plan", "Plans", "ServerPlan"]
 
-#: Answers of a server remembered by path, for its simple locations.
+#: Answers of a server remembered by path, for its locations that have a chain.
 _REMEMBERED = 1024
 
 
@@ -53,6 +54,7 @@ class Plan:
         "access",
         "access_hooks",
         "access_logs",
+        "chain",
         "content",
         "files",
         "has_log",
@@ -70,7 +72,6 @@ class Plan:
         "rules",
         "server",
         "settings",
-        "simple",
     )
 
     def __init__(self, number: int, location: Location, server: ServerPlan, files: Files) -> None:
@@ -90,7 +91,8 @@ class Plan:
         self.log: Handler | None = None
         self.access_logs: tuple[AccessLog, ...] = ()
         self.has_log = False
-        self.simple = False
+        #: The steps of a location that has nothing but inline handlers; else empty.
+        self.chain: tuple[tuple[Handler, Phase], ...] = ()
         self.files = files
         self.referers: Referers | None = None
         settings = location.settings
@@ -128,17 +130,17 @@ class ServerPlan:
         self.rewrite: Handler | None = None
         #: Whether nothing runs before the location search.
         self.plain = False
-        #: Paths whose answer is a simple plan.
+        #: Paths whose answer is a plan with a chain.
         self.known: dict[bytes, Plan] = {}
 
     def remember(self, uri: bytes, plan: Plan) -> None:
         """Keep the answer of a location search (bounded)."""
-        assert plan.content is not None
         if len(self.known) >= _REMEMBERED:
             self.known.clear()
             self._runtime.forget(self.number)
         self.known[uri] = plan
-        self._runtime.remember(self.number, uri, plan.id, plan.content.number, plan.max_requests)
+        steps = [int(part) for handler, phase in plan.chain for part in (handler.number, phase)]
+        self._runtime.remember(self.number, uri, plan.id, plan.max_requests, *steps)
 
 
 class Plans:
@@ -235,23 +237,37 @@ class Plans:
         plan.log = self._handler(settings.log_by_lua)
         plan.access_logs = settings.access_logs if self._access_log else ()
         plan.has_log = plan.log is not None or bool(plan.access_logs)
-        plan.simple = (
-            location.content is not None
-            and location.content.code is not None
-            and plan.program is None
-            and plan.rewrite is None
-            and plan.access is None
-            and plan.precontent is None
-            and not plan.rewrite_hooks
-            and not plan.access_hooks
-            and not location.internal
-            and location.try_files is None
-            and not settings.access_rules
-            and not settings.lua_need_request_body
-            and not plan.has_log
-        )
+        plan.chain = self._chain(plan)
         self._runtime.define_location(plan.id, self._constants(plan))
         return plan
+
+    def _chain(self, plan: Plan) -> tuple[tuple[Handler, Phase], ...]:
+        """The handlers of a location that has nothing but inline handlers from rewrite to content."""
+        location, settings = plan.location, plan.settings
+        steps = [
+            (handler, phase)
+            for handler, phase in (
+                (plan.rewrite, Phase.REWRITE),
+                (plan.access, Phase.ACCESS),
+                (plan.content, Phase.CONTENT),
+            )
+            if handler is not None
+        ]
+        if (
+            plan.content is None
+            or any(handler.code.code is None for handler, _ in steps)
+            or plan.program is not None
+            or plan.precontent is not None
+            or plan.rewrite_hooks
+            or plan.access_hooks
+            or location.internal
+            or location.try_files is not None
+            or settings.access_rules
+            or settings.lua_need_request_body
+            or (plan.access is not None and settings.satisfy != "all")
+        ):
+            return ()
+        return tuple(steps)
 
     def _constants(self, plan: Plan) -> Any:
         """What Lua reads of a location (``r.loc``)."""
@@ -280,7 +296,7 @@ class Plans:
             "if_modified_since": settings.if_modified_since,
             "code_cache": settings.lua_code_cache,
             "body_buffer_size": settings.client_body_buffer_size,
-            "unlogged": plan.simple,
+            "released_early": bool(plan.chain) and not plan.has_log,
         }
         if settings.keepalive_header is not None:
             values["keepalive_header"] = str(settings.keepalive_header)

@@ -30,7 +30,7 @@ class Request:
         length: Content-Length, 0 without a body, -1 for a chunked one.
         inline: Whether it runs in the task that received it (see :mod:`trio_lua.lua.driver`).
         target_uri: The path it came with, decoded.
-        started: What its content handler returned, when that has run already.
+        started: Which of its location's handlers has run already (counted from 0) and what that returned.
         keepalive: Whether the connection can serve another request after this one.
         files: Temporary files that go when it ends.
         nursery: Where its child tasks run (see :class:`trio_lua.lua.driver.Owner`); not set before the first.
@@ -74,7 +74,7 @@ class Request:
         self.plan: Any = None
         self.server: Any = None
         self.target_uri = b""
-        self.started: Any = None
+        self.started: tuple[int, Any] | None = None
         self.inline = True
         self.keepalive = False
         self.error_page = False

@@ -188,7 +188,8 @@ class Connection:
             request = self._request
             if request is _UNNAMED:
                 request = self._begun(number, host, location)
-            request.started = result[5:] if len(result) > 6 else result[5]
+            outcome = result[6:] if len(result) > 7 else result[6]
+            request.started = (result[5] // 2, outcome)
         self._request = request
         return request
 
