@@ -362,26 +362,47 @@ walk("ngx.", rt.ngx)
 local _, fields = debug.getupvalue(getmetatable(rt.ngx).__index, 1)
 for name in pairs(fields) do found("ngx." .. name, "field", nil) end
 
--- functions that begin with rt.request, and tables whose fields do
-local function asks(f, depth)
+-- The phases a function may be used in, by its upvalues: what rt.checker made knows them, rt.request means
+-- every request (-1). Tables are those whose fields need a request.
+local function upvalues(f)
+    local found = {}
     for i = 1, 60 do
         local name, value = debug.getupvalue(f, i)
-        if not name then return false end
-        if value == rt.request then return true end
-        if depth > 0 and type(value) == "function" and value ~= f and asks(value, depth - 1) then return true end
+        if not name then break end
+        found[name] = value
     end
+    return found
 end
-function rt.export.needs_request(name)
+
+local function phases_of(f, depth)
+    local inner = upvalues(f)
+    for _, value in pairs(inner) do
+        if value == rt.request then return -1 end
+    end
+    for _, value in pairs(inner) do
+        if type(value) == "function" and value ~= f then
+            local mask = upvalues(value).mask
+            if mask then return mask end
+        end
+    end
+    for _, value in pairs(inner) do
+        local mask = depth > 0 and type(value) == "function" and value ~= f and phases_of(value, depth - 1)
+        if mask then return mask end
+    end
+    return nil
+end
+
+function rt.export.phases_of(name)
     local t, key = rt.ngx, nil
     for part in name:sub(5):gmatch("[^.]+") do
         if key then t = t[key] end
         key = part
     end
-    if rawget(t, key) == nil then return true end
-    local value = t[key]
-    if type(value) == "function" then return asks(value, 1) or false end
+    local value = rawget(t, key)
+    if type(value) == "function" then return phases_of(value, 1) end
     local meta = type(value) == "table" and getmetatable(value)
-    return meta and type(meta.__index) == "function" or false
+    if value == nil or meta and type(meta.__index) == "function" then return -1 end
+    return nil
 end
 """
 
@@ -403,19 +424,16 @@ class LiveNames:
 
         runtime.vm.set_call("found", found)
         runtime.vm.run(_NAMES_IN_VM, "=names")
-        self._needs_request: Callable[[bytes], bool] = runtime.vm.export("needs_request")
+        self._phases_of: Callable[[bytes], int | None] = runtime.vm.export("phases_of")
 
     def phases(self, name: str) -> Phase | None:
         """The phases that may use a name; None is all."""
-        keys = [name, name.rpartition(".")[0]]
-        if name.startswith("ngx.timer."):
-            keys = ["timer"]
-        for key in keys:
-            if key in ALLOWED:
-                return ALLOWED[key]
         if name == "ngx.arg":
             return ALLOWED["ngx.arg.set"] | ALLOWED["ngx.arg.body_filter"]
-        return ALLOWED["request"] if self._needs_request(name.encode()) else None
+        mask = self._phases_of(name.encode())
+        if mask is None:
+            return None
+        return ALLOWED["request"] if mask < 0 else Phase(int(mask))
 
 
 _GROUPS = {
