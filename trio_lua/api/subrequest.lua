@@ -130,6 +130,16 @@ function rt.run_subrequests(...)
     return suspend(rt.ops.run_subrequests, ...)
 end
 
+-- Start one that rt.open_subrequest has made, beside what follows; rt.wait_subrequests must come before the
+-- handler's end.
+function rt.start_subrequest(id)
+    return suspend(rt.ops.start_subrequest, id)
+end
+
+function rt.wait_subrequests(...)
+    return suspend(rt.ops.wait_subrequests, ...)
+end
+
 -- A piece of a subrequest's body in the form it has in the response of its parent.
 function rt.export.frame_piece(id, data)
     local r = requests[id]

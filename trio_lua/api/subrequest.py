@@ -26,6 +26,12 @@ class Runner(Protocol):
     async def run_placed(self, ids: tuple[int, ...]) -> None:
         """Run those that have a place to their ends."""
 
+    async def start_placed(self, parent: Request, id: int) -> None:
+        """Start one that has a place in the parent's nursery."""
+
+    async def wait_placed(self, ids: tuple[int, ...]) -> None:
+        """Wait for the ends of those that were started."""
+
     async def stream_open(self, parent: Request, id: int) -> None:
         """Start one in the parent's nursery; returns when its head is known."""
 
@@ -55,6 +61,14 @@ def install(table: OpTable, runner: Callable[[], Runner]) -> None:
         await runner().run_placed(ids)
         return ()
 
+    async def start_placed(parent: Request, id: int) -> tuple[()]:
+        await runner().start_placed(parent, id)
+        return ()
+
+    async def wait_placed(_parent: Request, *ids: int) -> tuple[()]:
+        await runner().wait_placed(ids)
+        return ()
+
     async def stream_open(parent: Request, id: int) -> tuple[()]:
         await runner().stream_open(parent, id)
         return ()
@@ -68,6 +82,8 @@ def install(table: OpTable, runner: Callable[[], Runner]) -> None:
     table.op("capture", capture)
     table.op("place_subrequest", place)
     table.op("run_subrequests", run_placed)
+    table.op("start_subrequest", start_placed, spawns=True)
+    table.op("wait_subrequests", wait_placed)
     table.op("stream_open", stream_open, spawns=True)
     table.op("stream_read", stream_read)
     table.call("stream_close", stream_close)

@@ -55,9 +55,12 @@ class Subrequest(Request):
         parent: What made it.
         captured: Whether its response is kept for the parent instead of being part of the parent's.
         sink: Where its response goes (:attr:`connection`).
+        ended: Set at its end; not there unless it was started beside its parent.
     """
 
-    __slots__ = ("captured", "parent", "sink")
+    __slots__ = ("captured", "ended", "parent", "sink")
+
+    ended: trio.Event
 
     def __init__(
         self, id: int, lua: Runtime, parent: Request, sink: Sink, *, captured: bool, length: int
@@ -285,6 +288,29 @@ class Subrequests:
         finally:
             for sub in subs:
                 self.close(sub)
+
+    async def start_placed(self, parent: Request, id: int) -> None:
+        """Start a subrequest that has a place; it runs in the parent's nursery."""
+        sub = self._lua.connections[-id].request
+        sub.ended = trio.Event()
+        sub.inline = False
+        assert parent.nursery is not None
+        parent.nursery.start_soon(self._placed, sub)
+
+    async def _placed(self, sub: Subrequest) -> None:
+        with trio.CancelScope() as sub.cancel_scope:
+            try:
+                await self._serve(sub)
+            finally:
+                self.close(sub)
+                sub.ended.set()
+
+    async def wait_placed(self, ids: tuple[int, ...]) -> None:
+        """Wait until subrequests that were started have ended."""
+        for id in ids:
+            sink = self._lua.connections.get(-id)
+            if sink is not None:
+                await sink.request.ended.wait()
 
     # ----------------------------------------------------------------- failing
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from trio_lua.config.nginx import loads
 from trio_lua.errors import ConfigError
@@ -194,3 +195,79 @@ def test_it_is_unknown_unless_asked_for() -> None:
     with pytest.raises(ConfigError) as caught:
         loads("events {} http { server { location / { echo x; } } }")
     assert caught.value.hint == "this is a directive of the echo module, which is not loaded"
+
+
+async def test_subrequests_in_series(site: Site) -> None:
+    async with site(
+        """location / { echo main $echo_incr; echo_location /sub a=1; echo_location /sub?b=2;
+                        echo after $echo_incr; }
+        location /sub { echo sub $args $echo_incr $uri $request_uri $echo_request_uri; }
+        location /nested { echo_location /outer; echo end; }
+        location /outer { echo before; echo_location /sub; echo after; }
+        location /first { echo_location /sub; }
+        location /missing { echo a; echo_location /none; echo b; }
+        location /none { return 404; }"""
+    ) as running:
+        assert await running.text("/") == (
+            "main 1\nsub a=1 2 /sub / /sub\nsub b=2 3 /sub / /sub\nafter 4\n"
+        )
+        assert await running.text("/nested") == ("before\nsub  1 /sub /nested /sub\nafter\nend\n")
+        assert await running.text("/first") == "sub  1 /sub /first /sub\n"
+        body = await running.text("/missing")
+        assert body.startswith("a\n<html>")
+        assert body.endswith("b\n")
+
+
+async def test_subrequests_side_by_side(site: Site, autojump_clock: object) -> None:
+    async with site(
+        """location / { echo_location_async /slow; echo_location_async /quick; echo_location /sub;
+                        echo after $echo_timer_elapsed; echo_sleep 1; echo slept $echo_timer_elapsed; }
+        location /slow { echo_sleep 2; echo slow $echo_timer_elapsed; }
+        location /quick { echo_sleep 1; echo quick $echo_timer_elapsed; }
+        location /sub { echo sub; }
+        location /count { echo pre $echo_incr; echo_location_async /number; echo_location_async /number;
+                          echo post $echo_incr; }
+        location /number { echo sub $echo_incr; }"""
+    ) as running:
+        started = trio.current_time()
+        body = await running.text("/")
+        assert body == "slow 2.000\nquick 1.000\nsub\nafter 0.000\nslept 1.000\n"
+        assert trio.current_time() - started == 2
+        assert await running.text("/count") == "pre 1\nsub 3\nsub 4\npost 2\n"
+
+
+async def test_subrequests_of_any_kind(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("hello")
+    async with site(
+        """location / { echo_subrequest POST /sub -q a=1 -b hi; echo_subrequest PUT /sub -f file;
+                        echo_subrequest_async GET /sub; echo_subrequest HEAD /sub; }
+        location /sub { echo "$echo_request_method $query_string [$echo_request_body] $http_content_length
+$request_method $echo_client_request_method"; }""",
+        prefix=f"{tmp_path}/",
+    ) as running:
+        assert await running.text("/") == (
+            "POST a=1 [hi] 2\nGET GET\nPUT  [hello] 5\nGET GET\nGET  [] \nGET GET\n"
+        )
+        assert (await running.post("/", "abc")).endswith("GET  [abc] 3\nPOST POST\n")
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("echo_location '';", ""),
+        ("echo_location /../a;", ""),
+        ("echo_location_async /slow; echo_location '';", ""),
+        ("echo_location /t;", "subrequests cycle"),
+        ("echo_subrequest GET /slow -x;", "unknown option for echo_subrequest*: -x"),
+        ("echo_subrequest GET /slow -f /none;", 'open() "/none" failed'),
+    ],
+)
+async def test_subrequests_that_fail(
+    site: Site, program: str, message: str, autojump_clock: object
+) -> None:
+    async with site(
+        f"location /t {{ {program} }} location /slow {{ echo_sleep 1; echo slow; }}"
+    ) as running:
+        await running.client.send(b"GET /t HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert not (await running.client.rest()).endswith(b"0\r\n\r\n")
+        assert message in running.log.text(4)

@@ -66,10 +66,14 @@ for _name, _arity in {
     "echo_exec": takes(1, 2),
     "echo_flush": takes(0),
     "echo_foreach_split": takes(2, None),
+    "echo_location": takes(1, 2),
+    "echo_location_async": takes(1, 2),
     "echo_read_request_body": takes(0),
     "echo_request_body": takes(0),
     "echo_reset_timer": takes(0),
     "echo_sleep": takes(1),
+    "echo_subrequest": takes(2, None),
+    "echo_subrequest_async": takes(2, None),
 }.items():
     MODULE.directive(_name, _PLACES, _arity)(_content)
 

@@ -3,13 +3,14 @@
 local rt = ...
 
 local ngx, py = rt.ngx, rt.py
-local type, tonumber, tostring = type, tonumber, tostring
-local format, find, gsub, match, rep, sub = string.format, string.find, string.gsub, string.match, string.rep, string.sub
+local tonumber, tostring, pairs, unpack = tonumber, tostring, pairs, unpack
+local format, find, gsub, match = string.format, string.find, string.gsub, string.match
+local rep, sub = string.rep, string.sub
 local concat = table.concat
 local text, emit, send_header, leave, outcome = rt.text, rt.emit, rt.send_header, rt.leave, rt.outcome
 local raw_log = rt.raw_log
 -- as they are now: user code may replace the public ones
-local sleep, flush, read_body, update_time, now = ngx.sleep, ngx.flush, ngx.req.read_body, ngx.update_time, ngx.now
+local sleep, flush, read_body, update_time = ngx.sleep, ngx.flush, ngx.req.read_body, ngx.update_time
 
 local ERROR = 4
 
@@ -211,6 +212,92 @@ function commands.echo_exec(r, command)
     return leave(outcome.EXEC, path, args or query)
 end
 
+-- ---------------------------------------------------------------------- subrequests
+--
+-- Their output has its place where the command stands; the asynchronous ones run beside the rest of the program,
+-- which ends when they have ended.
+
+local function subrequest(r, asynchronous, method, uri, args, body)
+    local path, query
+    if uri ~= "" then
+        path, query = py.parse_unsafe_uri(uri)
+    end
+    if not path then
+        return fail(r, -1)
+    end
+    read_body()
+    begin(r)
+    if r.header_only then
+        return
+    end
+    local id = rt.open_subrequest(r, path, args or query, method, body, true, "new")
+    if not id then
+        return fail(r, -1)
+    end
+    if method == "HEAD" then
+        rt.requests[id].body_dropped = true
+    end
+    if not asynchronous then
+        rt.run_subrequests(id)
+        return
+    end
+    rt.start_subrequest(id)
+    local s = state(r)
+    s.running = s.running or {}
+    s.running[#s.running + 1] = id
+end
+
+local function location(r, command, asynchronous)
+    local args = command.args
+    return subrequest(r, asynchronous, "GET", text(r, args[1] or ""), args[2] and text(r, args[2]))
+end
+
+function commands.echo_location(r, command)
+    return location(r, command, false)
+end
+
+function commands.echo_location_async(r, command)
+    return location(r, command, true)
+end
+
+local OPTIONS = { ["-q"] = "query", ["-b"] = "body", ["-f"] = "file" }
+
+local function any_subrequest(r, command, asynchronous)
+    local args = {}
+    for i = 1, #command.args do
+        args[i] = text(r, command.args[i])
+    end
+    local given = {}
+    for i = 3, #args, 2 do
+        local option = OPTIONS[args[i]]
+        if not option then
+            return fail(r, -1, "unknown option for echo_subrequest*: " .. args[i])
+        end
+        given[option] = args[i + 1] or ""
+    end
+    local body = given.body ~= "" and given.body or nil
+    local file = given.file
+    if not body and file and file ~= "" then
+        if sub(file, 1, 1) ~= "/" then
+            file = rt.prefix .. file
+        end
+        local err
+        body, err = py.read_file(file)
+        if not body then
+            return fail(r, -1, 'open() "' .. file .. '" failed (' .. err .. ")")
+        end
+    end
+    return subrequest(r, asynchronous, args[1] or "", args[2] or "", given.query, body)
+end
+
+function commands.echo_subrequest(r, command)
+    return any_subrequest(r, command, false)
+end
+
+function commands.echo_subrequest_async(r, command)
+    return any_subrequest(r, command, true)
+end
+
 rt.hook("content", "echo", function(r, program)
     local n, at = #program, 1
     if r.echo then
@@ -221,6 +308,10 @@ rt.hook("content", "echo", function(r, program)
         at = commands[command.name](r, command, program, at) or at + 1
     end
     begin(r)
+    local running = r.echo and r.echo.running
+    if running then
+        rt.wait_subrequests(unpack(running))
+    end
 end)
 
 -- ------------------------------------------------------------------------- filters
