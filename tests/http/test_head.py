@@ -22,7 +22,6 @@ def vm() -> VM:
     vm = VM(files=[HEAD_LUA])
     vm.run(
         b"local rt = ...\n"
-        b"function rt.export.limit(n) rt.head_limit = n end\n"
         b"function rt.export.headers(raw, n, underscores, all)\n"
         b"    local n, list = rt.parse_headers(raw, n, underscores, all)\n"
         b"    return n, unpack(list)\n"
@@ -217,22 +216,6 @@ def test_host(recognise: Callable[[bytes], Any], value: bytes, host: bytes) -> N
 
 def test_if_range_beside_if_match(recognise: Callable[[bytes], Any]) -> None:
     assert recognise(get(b"/", b"If-Match: a", b"If-Range: b", b"If-None-Match: c")) != 0
-
-
-def test_limit(vm: VM, recognise: Callable[[bytes], Any]) -> None:
-    head = get(b"/", b"X: " + b"a" * 8000)
-    assert recognise(head) != 0
-    head = get(b"/", b"X: " + b"a" * 8192)
-    assert recognise(head) == 0
-    small = get()
-    limit = vm.export("limit")
-    try:
-        limit(len(small))
-        assert recognise(small + b"x" * 100) != 0
-        limit(len(small) - 1)
-        assert recognise(small) == 0
-    finally:
-        limit(8192)
 
 
 def test_headers_keep_order_and_spelling(vm: VM) -> None:

@@ -855,9 +855,10 @@ local function routes_of(server)
     return known
 end
 
+-- head_limit: bytes of a head that always fit its buffers; longer ones are measured line by line.
 -- server: the one that answers for every host name, if there is such a one.
-function rt.export.define_endpoint(number, server)
-    endpoints[number] = { only = server and routes_of(server), hosts = {} }
+function rt.export.define_endpoint(number, head_limit, server)
+    endpoints[number] = { head_limit = head_limit, only = server and routes_of(server), hosts = {} }
 end
 
 -- A host name of an endpoint belongs to a server.
@@ -923,7 +924,8 @@ end
 -- 10, id, head length, host, location, step, outcome, ...: a handler did not simply end.
 function rt.export.serve(data, cid, now, endpoint, count)
     local head_len, flags, clen, method, target, host, qpos = recognise(data)
-    if head_len == 0 then
+    local point = endpoints[endpoint]
+    if head_len == 0 or head_len > point.head_limit then
         return 0
     end
     local uri, args
@@ -937,7 +939,6 @@ function rt.export.serve(data, cid, now, endpoint, count)
     local id, r = new_request(cid, method, target, uri, args, host, band(flags, 1), band(flags, 2) ~= 0, data,
         head_len, clen, now)
     if clen == 0 and uri then
-        local point = endpoints[endpoint]
         local known = point.only or point.hosts[host]
         local route = known and known[uri]
         if route and count < route.max_requests then

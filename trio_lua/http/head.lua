@@ -22,10 +22,6 @@ local byte = string.byte
 local bytes_t = ffi.typeof("const uint8_t *")
 local class_t = ffi.typeof("uint8_t[256]")
 
--- Longest head that is recognised. With nginx's `large_client_header_buffers` a head no longer than one
--- such buffer always fits, so this is its size; longer heads are measured line by line on h11's side.
-rt.head_limit = rt.head_limit or 8192
-
 local HTTP_11, KEEP_ALIVE, COMPLEX, HAS_ARGS = 1, 2, 4, 8
 
 
@@ -279,7 +275,6 @@ local function recognise(data)
     end
     if p[i + 1] ~= 10 then return 0 end
     i = i + 2
-    if i > rt.head_limit then return 0 end
 
     if host_from then
         host = host_name(p, host_from, host_to)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trio_lua.api.runtime import Runtime
 from trio_lua.http.h11_protocol import HeadLimits
@@ -10,6 +10,10 @@ from trio_lua.phases.matcher import ServerTable
 from trio_lua.phases.plan import Plans, ServerPlan
 
 if TYPE_CHECKING:
+    import socket
+
+    import trio
+
     from trio_lua.request.state import Request
 
 __all__ = ["Endpoint"]
@@ -31,6 +35,7 @@ class Endpoint:
 
     __slots__ = (
         "_hosts",
+        "_others",
         "_plans",
         "_runtime",
         "_single",
@@ -55,6 +60,7 @@ class Endpoint:
         self._table = table
         self._runtime = runtime
         self._hosts = 0
+        self._others: dict[str, Endpoint] = {}
         self._plans = plans.servers
         self.plans = plans.numbered
         self.default: ServerPlan = self._plans[id(table.default)]
@@ -65,7 +71,23 @@ class Endpoint:
         self._single = (
             not [name for s in [server] for name in s.names if name] and len(plans.servers) == 1
         )
-        runtime.define_endpoint(number, self.default.number if self._single else None)
+        runtime.define_endpoint(number, size, self.default.number if self._single else None)
+
+    def share_port(self, address: str, endpoint: Endpoint) -> None:
+        """This is a wildcard address, and connections to one address of its port are for other servers.
+
+        Args:
+            address: The address as numbers.
+            endpoint: Its servers.
+        """
+        self._others[address] = endpoint
+
+    def local(self, sock: socket.socket | trio.socket.SocketType) -> Endpoint:
+        """The endpoint that a connection accepted here belongs to."""
+        if not self._others:
+            return self
+        name: Any = sock.getsockname()
+        return self._others.get(name[0], self) if isinstance(name, tuple) else self
 
     def server(self, host: bytes, request: Request) -> ServerPlan:
         """The server for a host name."""

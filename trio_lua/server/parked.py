@@ -152,7 +152,7 @@ class ParkedDriver:
                 continue
             if client.family != getattr(socket, "AF_UNIX", None):
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.adopt(client, endpoint)
+            self.adopt(client, endpoint.local(client))
 
     def adopt(self, client: socket.socket, endpoint: Endpoint) -> Connection:
         """Serve a connected stream socket, which is this driver's own from now on."""
@@ -279,7 +279,9 @@ class ParkedDriver:
             self.close(conn)
 
     def close_idle(self) -> None:
-        """Close the connections between two requests."""
+        """Close the connections between two requests; what has come already is served first."""
+        for conn in [conn for conn in self._parked.values() if conn.idle]:
+            self._ready(conn)
         for conn in [conn for conn in self._parked.values() if conn.idle]:
             self.close(conn)
 

@@ -6,6 +6,7 @@ closes what is idle and waits for the inner one; being cancelled ends both at on
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 import traceback
@@ -23,6 +24,7 @@ from trio_lua.log.files import LogFiles
 from trio_lua.lua.driver import detach
 from trio_lua.phases.access_log import AccessLogs
 from trio_lua.phases.engine import Engine
+from trio_lua.phases.matcher import ServerTable
 from trio_lua.phases.plan import Plans
 from trio_lua.request.phase import Phase
 from trio_lua.request.state import Request
@@ -33,6 +35,8 @@ from trio_lua.server.task import serve_stream
 from trio_lua.server.transport import Broken, Transport
 
 __all__ = ["Worker", "run_worker"]
+
+_WILDCARDS = frozenset(("", "*", "0.0.0.0", "::"))
 
 #: The sweeper's step, in seconds.
 _SWEEP = 0.5
@@ -84,6 +88,7 @@ class Worker:
         self._last_connection = 0
         self._parked: ParkedDriver | None = None
         self._nursery: trio.Nursery | None = None
+        self._accepting: list[trio.CancelScope] = []
         self._drained = trio.Event()
         self._files = LogFiles()
         self._sinks: list[Log] = [error_log]
@@ -158,16 +163,22 @@ class Worker:
     def endpoint(self, listen: Listen | None) -> Endpoint:
         """The servers behind a ``listen``; None for those of the first one."""
         tables = self.plans.tables
-        table = None
-        if listen is not None:
-            table = tables.get((listen.host, listen.port, listen.path))
-        if table is None:
-            table = next(iter(tables.values()))
+        if listen is None or (listen.host, listen.port, listen.path) not in tables:
+            return self._endpoint(next(iter(tables.values())))
+        endpoint = self._endpoint(tables[listen.host, listen.port, listen.path])
+        if listen.path is None and _numeric(listen.host) in _WILDCARDS:
+            for (host, port, _), table in tables.items():
+                if port == listen.port and _numeric(host) not in _WILDCARDS:
+                    endpoint.share_port(_numeric(host), self._endpoint(table))
+        return endpoint
+
+    def _endpoint(self, table: ServerTable) -> Endpoint:
         endpoint = self._endpoints.get(id(table))
         if endpoint is None:
             number = len(self._endpoints) + 1
-            endpoint = Endpoint(number, table, self.plans, self.runtime, recognise=self._recognise)
-            self._endpoints[id(table)] = endpoint
+            endpoint = self._endpoints[id(table)] = Endpoint(
+                number, table, self.plans, self.runtime, recognise=self._recognise
+            )
         return endpoint
 
     def has_room(self) -> bool:
@@ -390,9 +401,13 @@ class Worker:
     ) -> None:
         async def handler(stream: trio.abc.Stream) -> None:
             if self.has_room():
-                await serve_stream(self, stream, endpoint)
+                own = endpoint
+                if isinstance(stream, trio.SocketStream):
+                    own = endpoint.local(stream.socket)
+                await serve_stream(self, stream, own)
 
-        with trio.CancelScope() as self._accepting:
+        with trio.CancelScope() as scope:
+            self._accepting.append(scope)
             await trio.serve_listeners(handler, [listener], handler_nursery=nursery)
 
     async def serve_stream(self, stream: trio.abc.Stream, listen: Listen | None = None) -> None:
@@ -421,6 +436,8 @@ class Worker:
         self.quitting = True
         self.engine.quit()
         self.runtime.set_exiting()
+        for scope in self._accepting:
+            scope.cancel()
         if self._parked is not None:
             self._parked.stop_listening()
             self._parked.close_idle()
@@ -429,6 +446,15 @@ class Worker:
                 scope.cancel()
         if not self.connections:
             self._drained.set()
+
+
+def _numeric(host: str) -> str:
+    """An address as :meth:`socket.socket.getsockname` gives it."""
+    host = host.removeprefix("[").removesuffix("]")
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            return socket.inet_ntop(family, socket.inet_pton(family, host))
+    return host
 
 
 def _name(handler: LuaCode) -> str:
