@@ -234,6 +234,16 @@ async def test_gunzip_for_those_that_cannot(serve: Serve) -> None:
         assert (compressed(headers), body) == (True, data)
 
 
+async def test_vary_is_said_once(serve: Serve) -> None:
+    async with serve(nginx("gzip on; gzip_types *; gzip_vary on;" + PACKED)) as running:
+        client = await running.connect()
+        await unpack(client, gzip.compress(b"text"))
+        while b"\r\n\r\n" not in client._buffer:
+            assert await client._more()
+        assert client._buffer.count(b"Vary:") == 1
+        assert (await client.response())[2] == b"text"
+
+
 @pytest.mark.parametrize("data", [b"this is not a gzip file", gzip.compress(b"cut")[:-3]])
 async def test_gunzip_of_nonsense_ends_the_connection(serve: Serve, data: bytes) -> None:
     async with serve(nginx(PACKED)) as running:

@@ -201,7 +201,7 @@ def test_switches_are_stored(http: Callable[[str], Config], directive: str) -> N
         ("gzip_comp_level", "9", 9),
         ("gzip_min_length", "1k", 1024),
         ("gzip_proxied", "no-cache auth", ("no-cache", "auth")),
-        ("gzip_http_version", "1.0", 0),
+        ("gzip_http_version", "1.0", "1.0"),
         ("gzip_disable", "degradation a.b", ("a.b",)),
         ("gzip_vary", "on", True),
         ("gunzip", "on", True),

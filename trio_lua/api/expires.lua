@@ -5,11 +5,7 @@ local rt = ...
 local py = rt.py
 local floor, date, time = math.floor, os.date, os.time
 
-local SAFE = {
-    [200] = true, [201] = true, [204] = true, [206] = true, [301] = true, [302] = true, [303] = true, [304] = true,
-    [307] = true, [308] = true,
-}
-rt.safe_statuses = SAFE
+local SAFE = rt.safe_statuses
 
 -- When it is next that many seconds after midnight, local time.
 local function next_time(seconds, now)

@@ -106,7 +106,8 @@ local function recode(r, coder)
 end
 
 local function vary(r)
-    if r.loc.gzip_rules.vary then
+    if r.loc.gzip_rules.vary and not r.varied then
+        r.varied = true
         rt.append_header(r, "Vary", "Accept-Encoding")
     end
 end

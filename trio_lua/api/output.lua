@@ -68,10 +68,16 @@ rt.push = push
 -- returns other bytes, or nil when the response has to be broken off.
 rt.header_filters = {}
 
+-- Statuses of responses that headers of the configuration belong to even without "always".
+local SAFE = {
+    [200] = true, [201] = true, [204] = true, [206] = true, [301] = true, [302] = true, [303] = true, [304] = true,
+    [307] = true, [308] = true,
+}
+rt.safe_statuses = SAFE
+
 function rt.header_filters.add_headers(r, status)
     local list = r.loc.add_headers
-    local plain = status == 200 or status == 201 or status == 204 or status == 206 or status == 301 or status == 302
-        or status == 303 or status == 304 or status == 307 or status == 308
+    local plain = SAFE[status]
     for i = 1, #list do
         local h = list[i]
         if plain or h.always then

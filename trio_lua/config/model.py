@@ -305,7 +305,7 @@ class Settings:
     gzip_comp_level: int = 1
     gzip_min_length: int = 20
     gzip_proxied: tuple[str, ...] = ("off",)
-    gzip_http_version: int = 1  # minor version of HTTP/1
+    gzip_http_version: str = "1.1"  # 1.0 | 1.1
     gzip_disable: tuple[str, ...] = ()  # regular expressions for User-Agent
     gzip_vary: bool = False
     gunzip: bool = False

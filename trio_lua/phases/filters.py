@@ -42,7 +42,7 @@ def filter_constants(settings: Settings, runtime: Runtime) -> dict[str, Any]:
         }
     if settings.gzip or settings.gunzip:
         rules: dict[str, Any] = {
-            "minor": settings.gzip_http_version,
+            "minor": int(settings.gzip_http_version[-1]),
             "proxied": dict.fromkeys(settings.gzip_proxied, True),
             "vary": settings.gzip_vary,
         }

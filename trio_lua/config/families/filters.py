@@ -5,7 +5,7 @@ from __future__ import annotations
 from trio_lua.config import regex
 from trio_lua.config.directives import Context, DirectiveTable, Use, takes
 from trio_lua.config.expires import parse_expiry
-from trio_lua.config.families.slots import slots, words
+from trio_lua.config.families.slots import choices, slots, words
 from trio_lua.config.model import Expires
 
 __all__ = ["TABLE"]
@@ -54,6 +54,7 @@ def _types(use: Use) -> None:
 # ---------------------------------------------------------------- gzip
 
 slots(TABLE, Use.switch, Context.SETTING_IF, "gzip")
+slots(TABLE, choices("1.0", "1.1"), Context.SETTING, "gzip_http_version")
 slots(TABLE, Use.switch, Context.SETTING, "gzip_vary", "gunzip")
 slots(TABLE, Use.size, Context.SETTING, "gzip_min_length", "postpone_gzipping")
 # zlib is left to choose its memory.
@@ -80,11 +81,6 @@ def _comp_level(use: Use) -> None:
     if not 1 <= level <= 9:
         raise use.error("value must be between 1 and 9")
     use.put("gzip_comp_level", level)
-
-
-@TABLE.directive("gzip_http_version", Context.SETTING, takes(1))
-def _http_version(use: Use) -> None:
-    use.put("gzip_http_version", int(use.choice(("1.0", "1.1"))[-1]))
 
 
 @TABLE.directive("gzip_proxied", Context.SETTING, takes(1, None))
