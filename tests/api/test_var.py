@@ -35,3 +35,27 @@ async def test_repeated_response_headers(serve: Serve) -> None:
     async with serve(conf) as running:
         client = await running.connect()
         assert (await client.get("/"))[2] == b"</a>, </b> private, max-age=1 1\n"
+
+
+async def test_args_are_assigned_to_by_set_and_by_lua(serve: Serve) -> None:
+    conf = nginx("""
+        location /b { set $args a; content_by_lua_block {
+            ngx.say(ngx.var.args) ngx.var.args = "b" ngx.say(ngx.var.query_string) } }
+    """)
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/b?c"))[2] == b"a\nb\n"
+
+
+async def test_what_cannot_be_assigned_to(serve: Serve) -> None:
+    conf = nginx("""
+        location / { content_by_lua_block {
+            for _, name in ipairs { "query_string", "http_host", "arg_x", "http_x", "x" } do
+                local ok, err = pcall(function() ngx.var[name] = "y" end)
+                ngx.say(err:match("(not %w+)"))
+            end
+        } }
+    """)
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/"))[2] == b"not changeable\n" * 2 + b"not found\n" * 3

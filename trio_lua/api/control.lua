@@ -8,6 +8,7 @@ local rt = ...
 local S, ngx = rt.S, rt.ngx
 local type, tostring, tonumber, error, select = type, tostring, tonumber, error, select
 local find, byte, format, gsub, sub, lower = string.find, string.byte, string.format, string.gsub, string.sub, string.lower
+local match = string.match
 local checker, leave, outcome = rt.checker, rt.leave, rt.outcome
 
 ngx.OK, ngx.ERROR, ngx.AGAIN, ngx.DONE, ngx.DECLINED = 0, -1, -2, -4, -5
@@ -101,9 +102,12 @@ function ngx.exec(...)
     elseif args ~= nil and kind ~= "string" then
         error("bad argument #2 to 'exec' (string, number, or table expected, but got " .. kind .. ")", 2)
     end
-    if byte(uri) ~= 64 then -- @
+    if byte(uri) == 64 then -- @
+        uri = match(uri, "^[^?]*")
+    else
         local path, query = rt.py.parse_unsafe_uri(uri)
         if not path then
+            rt.raw_log(4, 'unsafe URI "' .. uri .. '" was detected', r)
             error("unsafe uri", 2)
         end
         uri = path

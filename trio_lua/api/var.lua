@@ -17,7 +17,10 @@ local declared = {} -- names of `set` and of named captures
 rt.declared = declared
 
 function rt.export.declare_variable(name)
-    declared[name] = true
+    -- `set $args` declares nothing: it assigns to what is there
+    if not rt.variable_setters[name] then
+        declared[name] = true
+    end
 end
 
 -- Address of the peer and of the listening socket, asked for once per request.
@@ -250,9 +253,18 @@ function rt.define_variable(name, getter)
     getters[name] = getter
 end
 
+-- Members of families that are variables of their own: only they are known to exist.
+local BUILTIN = {}
+for name in gmatch("host user_agent referer via x_forwarded_for cookie", "%S+") do
+    BUILTIN["http_" .. name] = true
+end
+for name in gmatch("content_type content_length location last_modified connection keep_alive transfer_encoding "
+    .. "cache_control link", "%S+") do
+    BUILTIN["sent_http_" .. name] = true
+end
+
 local function known(name)
-    return declared[name] or getters[name] or find(name, "^arg_.") or find(name, "^http_.") or find(name, "^cookie_.")
-        or find(name, "^sent_http_.") or find(name, "^upstream_")
+    return declared[name] or getters[name] or BUILTIN[name] or find(name, "^upstream_")
 end
 rt.variable_known = known
 

@@ -112,6 +112,15 @@ async def test_the_head(site: Site) -> None:
         assert (await running.client.response("HEAD"))[0] == 404
 
 
+async def test_a_header_filter_asks_for_another_response(site: Site) -> None:
+    async with site(
+        """error_page 582 = /page;
+        location / { echo never; echo_sleep 1; header_filter_by_lua_block { ngx.exit(582) } }
+        location /page { echo page; }"""
+    ) as running:
+        assert await running.text("/") == "page\n"
+
+
 async def test_http_1_0_is_not_buffered(site: Site) -> None:
     async with site("location / { echo a; }") as running:
         await running.client.send(b"GET / HTTP/1.0\r\n\r\n")

@@ -35,11 +35,7 @@ local function begin(r)
     r.cl = nil
     r.headers_started = true
     rt.remove_header(r, "accept-ranges")
-    if not send_header(r) and r.pending_special then
-        local code = r.pending_special
-        r.pending_special = nil
-        fail(r, code)
-    end
+    send_header(r)
 end
 
 local function output(r, data)
@@ -227,7 +223,7 @@ local function subrequest(r, asynchronous, method, uri, args, body)
     end
     read_body()
     begin(r)
-    if r.header_only then
+    if r.header_only or r.pending_special then
         return
     end
     local id = rt.open_subrequest(r, path, args or query, method, body, true, "new")
@@ -306,6 +302,10 @@ rt.hook("content", "echo", function(r, program)
     while at <= n do
         local command = program[at]
         at = commands[command.name](r, command, program, at) or at + 1
+        if r.pending_special or r.broken then
+            -- a filter asked for another response, or the client is gone
+            return
+        end
     end
     begin(r)
     local running = r.echo and r.echo.running
