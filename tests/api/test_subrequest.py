@@ -103,6 +103,10 @@ def files_below(folder: Path) -> list[Path]:
             "header_filter_by_lua_block { ngx.header.Seen = ngx.status } return 404;",
             b"404||true|Content-Type:text/plain Seen:404",
         ),
+        (
+            "body_filter_by_lua_block { ngx.arg[2] = false } return 200 x;",
+            b"200|x|true|Content-Length:1 Content-Type:text/plain",
+        ),
         ("add_header X 1; return 200 x;", b"200|x|false|Content-Length:1 Content-Type:text/plain"),
     ],
 )
@@ -132,9 +136,17 @@ async def test_static_file(serve: Serve, tmp_path: Path) -> None:
     assert body.startswith(b"200||true|Content-Length:400000 ")
 
 
-@pytest.mark.parametrize("status", [444, 499, 408])
-async def test_a_status_without_response_ends_the_connection(serve: Serve, status: int) -> None:
-    conf = nginx(f"""{REPORT} location /s/ {{ content_by_lua_block {{ ngx.exit({status}) }} }}""")
+@pytest.mark.parametrize(
+    "handler",
+    [
+        "content_by_lua_block { ngx.exit(444) }",
+        "content_by_lua_block { ngx.exit(499) }",
+        "content_by_lua_block { ngx.exit(408) }",
+        "content_by_lua_block { ngx.print('x') } body_filter_by_lua_block { return ngx.ERROR }",
+    ],
+)
+async def test_what_ends_the_connection(serve: Serve, handler: str) -> None:
+    conf = nginx(f"{REPORT} location /s/ {{ {handler} }}")
     async with serve(conf) as running:
         client = await running.connect()
         await client.send(b"GET /t?s=it HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -60,3 +60,18 @@ async def test_but_not_after_a_rewrite_or_for_a_name(serve: Serve, jump: str) ->
         client = await running.connect()
         assert (await client.get("/lua"))[2] == b"ok\n"
         assert running.log.text(6).count("server steps") == 1
+
+
+@pytest.mark.parametrize(("code", "status"), [("ngx.DECLINED", 403), ("ngx.OK", 200)])
+async def test_a_handler_that_declines_has_no_opinion(serve: Serve, code: str, status: int) -> None:
+    conf = nginx(f"""
+        location / {{
+            satisfy any;
+            deny all;
+            access_by_lua_block {{ ngx.exit({code}) }}
+            content_by_lua_block {{ ngx.say("in") }}
+        }}
+    """)
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/"))[0] == status

@@ -353,6 +353,10 @@ local function filter_body(r, data, last)
                 r.filter_eof = true
                 r.filter_done = true
                 last = true
+            elseif last and not eof then
+                -- the filter keeps the end to itself: the response stays unfinished
+                r.filter_done, r.endless, r.keepalive = true, true, false
+                last = false
             end
         end
     end
@@ -382,6 +386,9 @@ local function write(r, data, last)
         data, last = filter_body(r, data, last)
         if not data then
             return
+        end
+        if r.endless then
+            last = false
         end
     end
     if r.body_dropped then

@@ -188,6 +188,7 @@ class Runtime:
         )
         expires.install(table)
         gzip.install(table, self.connections)
+        self.subrequests = subrequests
         if subrequests is not None:
             subrequest.install(table, subrequests)
         plain: dict[str, Callable[..., Any]] = {**codec.calls(), **time_api.calls(clock)}

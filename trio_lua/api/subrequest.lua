@@ -329,10 +329,15 @@ local function header_table(r)
     return out
 end
 
+-- Whether the end of the body has not been seen; a response to HEAD has none.
+local function truncated(r)
+    return not r.complete or r.endless or r.method == "HEAD"
+end
+
 local function result(r, body)
     return {
         status = r.status, header = header_table(r), body = body,
-        truncated = not r.complete or r.method == "HEAD",
+        truncated = truncated(r),
     }
 end
 
@@ -451,7 +456,7 @@ function stream_methods:read()
     local data = suspend(rt.ops.stream_read, r.id)
     if data == "" then
         self._request = nil
-        self.truncated = not r.complete or r.method == "HEAD"
+        self.truncated = truncated(r)
         return nil
     end
     return data

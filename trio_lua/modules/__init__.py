@@ -1,4 +1,4 @@
-"""The directive modules that come with the package, those that OpenResty bundles.
+"""The directive modules that come with the package: some of nginx's own, and those that OpenResty bundles.
 
 The commands know their directives; a program that embeds the server asks for them::
 
@@ -7,15 +7,21 @@ The commands know their directives; a program that embeds the server asks for th
 
     app = ConfigBuilder(modules=BUNDLED)
 
-Each is a folder: its directives and its Python half in ``__init__.py``, its Lua half beside it.
+Each is a module, or a folder: its directives and its Python half in ``__init__.py``, its Lua half beside it.
 :class:`Module` is what they are made with, and others can be. Filters run in the order of the list.
 """
 
 from __future__ import annotations
 
-from trio_lua.modules import echo, headers_more, set_misc
+from trio_lua.modules import auth_basic, auth_request, echo, headers_more, set_misc
 from trio_lua.request.module import Exchange, Module
 
 __all__ = ["BUNDLED", "Exchange", "Module"]
 
-BUNDLED: tuple[Module, ...] = (headers_more.MODULE, echo.MODULE, set_misc.MODULE)
+BUNDLED: tuple[Module, ...] = (
+    auth_basic.MODULE,
+    auth_request.MODULE,
+    headers_more.MODULE,
+    echo.MODULE,
+    set_misc.MODULE,
+)

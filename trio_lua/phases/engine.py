@@ -41,6 +41,9 @@ _ERROR, _INFO = 4, 7
 #: Statuses that nginx records without sending them: request time-out, 444, client closed request.
 _TERMINATED = frozenset((408, 444, 499))
 
+#: ``ngx.DECLINED``: the handler has no opinion.
+_DECLINED = -5
+
 #: nginx gives up after this many changes of the path in one request.
 _MAX_URI_CHANGES = 10
 
@@ -401,12 +404,10 @@ class Engine:
                 return Status(403)
         for hook in plan.access_hooks:
             step = await self._hooks(request, (hook,), Phase.ACCESS)
-            if isinstance(step, Status):
-                if gate.take(step.code) is Decision.FINISH:
-                    return step
-            elif step is not _NEXT:
+            decision = self._judge(gate, step)
+            if decision is Decision.FINISH:
                 return step
-            elif gate.take(0) is Decision.DONE:
+            if decision is Decision.DONE:
                 return _NEXT
         if plan.access is not None:
             if settings.lua_need_request_body:
@@ -414,15 +415,22 @@ class Engine:
                 if status:
                     return Status(status)
             step = await self._handler(request, plan.access, Phase.ACCESS)
-            if isinstance(step, Status):
-                if gate.take(step.code) is Decision.FINISH:
-                    return step
-            elif step is not _NEXT:
+            decision = self._judge(gate, step)
+            if decision is Decision.FINISH:
                 return step
-            elif gate.take(0) is Decision.DONE:
+            if decision is Decision.DONE:
                 return _NEXT
         refusal = gate.finish(request)
         return _NEXT if refusal is None else Status(refusal)
+
+    @staticmethod
+    def _judge(gate: Gate, step: Step) -> Decision:
+        """What the end of a handler says about access."""
+        if step is _NEXT:
+            return gate.take(0)
+        if isinstance(step, Status):
+            return gate.take(None if step.code == _DECLINED else step.code)
+        return Decision.FINISH
 
     async def _try_files(self, request: Request, plan: Plan) -> Step:
         outcome = await static.try_files(request, plan.files, rewritten=request.rewritten)
@@ -592,11 +600,13 @@ class Engine:
         return Status(500)
 
     def _exit(self, request: Request, code: int, phase: Phase) -> Step:
-        if code == 0 or code == -5:
+        if code == 0 or code == _DECLINED:
             if request.header_sent or (phase is Phase.CONTENT and code == 0):
                 return self._conclude(request)
             # nobody is left to take a request that the content handler declined
-            return Status(code) if phase is Phase.CONTENT else _NEXT
+            if phase is Phase.CONTENT or (phase is Phase.ACCESS and code == _DECLINED):
+                return Status(code)
+            return _NEXT
         if code == 204 and isinstance(request, Subrequest):
             return Status(code)
         if 200 <= code < 300:

@@ -12,10 +12,8 @@ For handlers of other modules (``echo_location``, ``auth_request``)::
     sub = engine.subrequests.open(request, b"/path", b"a=b")            # into the parent's response
     await engine.subrequests.run(sub)
 
-    sub = engine.subrequests.open(request, b"/path", capture=True)      # into sub.body
-    await engine.subrequests.run_all([sub])
-    sub.response_status, sub.body
-    engine.subrequests.close(sub)
+    async with request.subrequest(b"/path") as sub:                     # kept
+        sub.response_status, sub.body
 
 In Lua the same are ``rt.open_subrequest`` and ``rt.run_subrequests``.
 
@@ -26,8 +24,9 @@ the parent's response is sent by :meth:`Subrequests.open`, too.
 
 from __future__ import annotations
 
+import contextlib
 import traceback
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -198,6 +197,28 @@ class Subrequests:
         finally:
             self.close(sub)
 
+    @contextlib.asynccontextmanager
+    async def captured(
+        self,
+        parent: Request,
+        uri: bytes,
+        args: bytes | None = None,
+        *,
+        method: bytes = b"GET",
+        body: bytes | None = None,
+    ) -> AsyncIterator[Subrequest]:
+        """Run a captured subrequest to its end, and close it after the block.
+
+        Raises:
+            SubrequestCycle: Nested too deeply.
+        """
+        sub = self.open(parent, uri, args, method=method, body=body, capture=True)
+        try:
+            await self.run_all([sub])
+            yield sub
+        finally:
+            self.close(sub)
+
     async def run_all(self, subs: Sequence[Subrequest]) -> None:
         """Run several to their ends; each must be closed afterwards."""
         waiting = []
@@ -222,6 +243,9 @@ class Subrequests:
     async def _serve(self, sub: Subrequest) -> None:
         try:
             await self._engine.serve_subrequest(sub)
+            if isinstance(sub.sink, Capture) and sub.sink.aborted:
+                # a filter failed, which in nginx is an error of the connection
+                self.terminate(sub)
         except Exception:
             sub.log(2, b"internal error: " + traceback.format_exc().encode())
             sub.connection.abort()

@@ -8,14 +8,33 @@ written against this interface, so tests can drive them with a plain object.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from trio_lua.config.model import Location, LuaCode, Template
 
-__all__ = ["Captures", "Exchange"]
+__all__ = ["Captures", "Exchange", "Subresponse"]
 
 #: The groups of a regular expression match, whole match first; None for a group that took no part.
 Captures = tuple["bytes | None", ...]
+
+
+class Subresponse(Protocol):
+    """A subrequest that has ended, and its response."""
+
+    @property
+    def response_status(self) -> int:
+        """The status of its response."""
+
+    @property
+    def body(self) -> bytes:
+        """The body of its response."""
+
+    def variable(self, name: bytes) -> bytes | None:
+        """The value of a variable in the subrequest (``sent_http_...`` for the response's headers)."""
+
+    def evaluate(self, template: Template) -> bytes:
+        """The text of a template, with the subrequest's variables."""
 
 
 class Exchange(Protocol):
@@ -60,6 +79,26 @@ class Exchange(Protocol):
     @property
     def location(self) -> Location:
         """The location whose steps the request takes."""
+
+    def subrequest(
+        self,
+        uri: bytes,
+        args: bytes | None = None,
+        *,
+        method: bytes = b"GET",
+        body: bytes | None = None,
+    ) -> AbstractAsyncContextManager[Subresponse]:
+        """Run a subrequest, which shares this request's variables, to its end and keep its response.
+
+        Args:
+            uri: The decoded path.
+            args: The query string.
+            method: The method.
+            body: Its body; None for none.
+
+        Raises:
+            SubrequestCycle: Subrequests are nested too deeply.
+        """
 
     def resource(self, name: str) -> Any:
         """What a module holds for this worker."""

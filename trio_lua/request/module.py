@@ -219,7 +219,8 @@ class Module:
     def access(self, setting: str) -> Callable[[_H], _H]:
         """Adds ``async function(request, value)`` to the access phase.
 
-        A number that it returns (401, 403 ...) refuses the request as ``deny`` does; ``satisfy`` applies.
+        A number that it returns (401, 403 ...) refuses the request as ``deny`` does, -5 (``ngx.DECLINED``)
+        leaves the decision to others; ``satisfy`` applies.
         """
         return self._hook("access", setting)
 

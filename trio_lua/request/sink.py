@@ -74,22 +74,26 @@ class Sink:
 
 
 class Capture(Sink):
-    """Keeps all that is written."""
+    """Keeps all that is written.
+
+    Attributes:
+        aborted: Whether the subrequest broke off its response.
+    """
 
     def __init__(self, client: ClientConnection) -> None:
         super().__init__(client)
         self._pieces: list[bytes] = []
-        self._aborted = False
+        self.aborted = False
 
     def write(self, data: bytes) -> int:
-        if self._aborted:
+        if self.aborted:
             return -1
         if data:
             self._pieces.append(data)
         return 0
 
     def abort(self) -> None:
-        self._aborted = True
+        self.aborted = True
 
     @property
     def data(self) -> bytes:

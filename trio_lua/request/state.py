@@ -7,10 +7,12 @@ under which Lua knows it and what only Python needs. Its methods cross into Lua 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from trio_lua.config.model import Location, LuaCode, Template
 from trio_lua.request.context import ClientConnection
+from trio_lua.request.exchange import Subresponse
 
 if TYPE_CHECKING:
     import trio
@@ -123,6 +125,18 @@ class Request:
     @property
     def location(self) -> Location:
         return self.plan.location  # type: ignore[no-any-return]
+
+    def subrequest(
+        self,
+        uri: bytes,
+        args: bytes | None = None,
+        *,
+        method: bytes = b"GET",
+        body: bytes | None = None,
+    ) -> AbstractAsyncContextManager[Subresponse]:
+        return self.lua.subrequests().captured(  # type: ignore[no-any-return]
+            self, uri, args, method=method, body=body
+        )
 
     def resource(self, name: str) -> Any:
         return self.lua.modules.resources[name]
