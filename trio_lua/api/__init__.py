@@ -19,6 +19,7 @@ FAMILIES = (
     "log",
     "headers",
     "output",
+    "serve",
     "control",
     "body",
     "var",
