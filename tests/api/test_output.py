@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from serving import nginx
@@ -40,6 +41,21 @@ async def test_exit_in_a_header_filter_brings_the_page_of_its_status(serve: Serv
         assert f"say: {error} flush: {error} eof: {error}" in running.log.text(5)
         # the connection is still good
         assert (await client.get("/"))[0] == 403
+
+
+async def test_exit_in_a_header_filter_of_files_and_texts(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(b"x" * 200_000)
+    conf = nginx(f"""
+        root {tmp_path};
+        header_filter_by_lua_block {{ return ngx.exit(403) }}
+        location /text {{ return 200 text; }}
+    """)
+    async with serve(conf) as running:
+        client = await running.connect()
+        for path in ("/large", "/text", "/missing"):
+            status, _, body = await client.get(path)
+            assert status == 403, path
+            assert b"<title>403 Forbidden</title>" in body
 
 
 async def test_a_failed_precondition_replaces_the_response(serve: Serve) -> None:

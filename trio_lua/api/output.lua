@@ -788,28 +788,25 @@ function rt.export.content(id, handler, phase, path, location)
     return after_content(r, start_thread(r, fn))
 end
 
--- Body bytes of a content handler written in Python. Returns bytes for the connection, or nil and a
--- status when a header filter asked for another response.
+-- Body bytes of a content handler written in Python. Returns bytes for the connection: none when a header filter
+-- asked for another response, which follows when the handler ends.
 function rt.export.send(id, data, last)
     local r = requests[id]
     local old = S.r
     S.r, S.th, S.now = r, nil, nil
     if not r.header_sent then
-        if not send_header(r) then
-            S.r = old
-            if r.pending_special then
-                return nil, replacement(r)
-            end
-            return ""
-        end
+        send_header(r)
     end
-    write(r, data, last)
+    if not r.pending_special then
+        write(r, data, last)
+    end
     S.r = old
     local out = r.out
     return out and #out > 0 and out:get() or ""
 end
 
--- A complete short response made by Python (return, error pages): headers are set already.
+-- A complete short response made by Python (return, error pages): headers are set already. Returns as above, or
+-- nil and the status of the other response.
 function rt.export.respond(id, status, content_type, body)
     local r = requests[id]
     r.status = status
@@ -817,7 +814,11 @@ function rt.export.respond(id, status, content_type, body)
     r.cl = #body
     r.headers_started = true
     r.special = true
-    return rt.export.send(id, body, true)
+    local data = rt.export.send(id, body, true)
+    if r.pending_special then
+        return nil, replacement(r)
+    end
+    return data
 end
 
 -- ngx.exit(2xx): the end of the response; the status is the exit's unless one was set before.

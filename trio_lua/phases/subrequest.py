@@ -142,9 +142,7 @@ class Subrequests:
             self._lua.put(number, b"captured", True)
             return self._adopt(parent, number, sink or Capture(client), captured=True)
         # the head, and what was printed before the slot
-        pending = self._lua.send(parent.id, b"", False)
-        if isinstance(pending, bytes):
-            parent.connection.write(pending)
+        parent.connection.write(self._lua.send(parent.id, b"", False))
         return self._adopt(parent, number, self._ordered(parent).slot(), captured=False)
 
     def _adopt(self, parent: Request, number: int, sink: Sink, *, captured: bool) -> Subrequest:

@@ -196,10 +196,6 @@ class Request:
 
     async def send(self, data: bytes, *, last: bool = False) -> None:
         result = self.lua.send(self.id, data, last)
-        if result.__class__ is tuple:
-            # a header filter asked for another response
-            self.status = result[1]
-            return
         if result:
             connection = self.connection
             if connection.write(result) > 262144:
