@@ -130,7 +130,7 @@ class FakeExchange:
         assert not self.header_sent
         self.status = status
 
-    def set_header(self, name: bytes, value: bytes) -> None:
+    def set_header(self, name: bytes, value: bytes, *, early: bool = False) -> None:
         assert not self.header_sent
         self.response_headers[name] = value
 

@@ -40,7 +40,7 @@ local setters = {
         end
         local code = tonumber(value)
         if not code then
-            error("number expected, got " .. type(value), 3)
+            error("number expected, got " .. type(value), 2)
         end
         r.status = code
         r.err_status = nil

@@ -126,7 +126,11 @@ async def read_body(request: Request, prefix: str) -> tuple[int, bytes | int]:
             if not data:
                 return collector.result()
             if not collector.add(data):
-                request.log(4, b"client intended to send too large chunked body")
+                request.log(
+                    4,
+                    b"client intended to send too large chunked body: %d+%d bytes"
+                    % (collector.size - len(data), len(data)),
+                )
                 return FAILED, TOO_LARGE
     except ProtocolError as error:
         return FAILED, error.status

@@ -147,15 +147,15 @@ function ngx.redirect(...)
     else
         status = 302
     end
+    if r.header_sent then
+        error("attempt to call ngx.redirect after sending out the headers", 2)
+    end
     local at = find(uri, "[%z\1-\31\127]")
     if at then
         error(format('unsafe byte "0x%02x" in redirect uri "%s"', byte(uri, at),
             (gsub(uri, "[%z\1-\31\127]", function(c)
                 return format("\\x%02X", byte(c))
             end))), 2)
-    end
-    if r.header_sent then
-        error("attempt to call ngx.redirect after sending out the headers", 2)
     end
     no_pending(r)
     rt.set_response_header(r, "Location", uri, true)

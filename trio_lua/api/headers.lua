@@ -60,7 +60,8 @@ local function replace_header(r, key, name, value)
         return append_header(r, key, value)
     end
     local h = r.hout
-    h[at], h[at + 1] = key, value
+    -- the name stays as it was first written
+    h[at + 1] = value
     local again = find_header(r, name, at + 2)
     while again do
         remove(h, again)
@@ -131,13 +132,25 @@ local function set_header(r, key, value, override)
         end
         return
     end
-    set_one(r, key, name, escape_value(tostring(value)), override)
+    value = escape_value(tostring(value))
+    if value ~= "" then
+        set_one(r, key, name, value, override)
+    elseif override then
+        -- nginx sends no header without a value
+        set_one(r, key, name, nil, true)
+    end
 end
 rt.set_response_header = set_header
 
-function rt.export.set_header(id, key, value)
+-- early: nginx writes it before Connection, and what Lua sets behind.
+function rt.export.set_header(id, key, value, early)
     local r = requests[id]
-    set_one(r, key, lower(key), value, true)
+    local name = lower(key)
+    set_one(r, key, name, value, true)
+    if early then
+        r.early = r.early or {}
+        r.early[name] = true
+    end
 end
 
 function rt.export.add_header(id, key, value)
@@ -223,14 +236,14 @@ function ngx.resp.get_headers(max, raw)
         n = n + 2
     end
     if r.ct and r.ct ~= "" then
-        add("Content-Type", r.ct)
+        add("content-type", r.ct)
     end
     if r.cl then
-        add("Content-Length", format("%d", r.cl))
+        add("content-length", format("%d", r.cl))
     end
-    add("Connection", r.keepalive and "keep-alive" or "close")
+    add("connection", r.keepalive and "keep-alive" or "close")
     if r.chunked then
-        add("Transfer-Encoding", "chunked")
+        add("transfer-encoding", "chunked")
     end
     max = max == nil and 100 or tonumber(max)
     return rt.headers_table(flat, n, max, raw)
@@ -281,7 +294,7 @@ function rt.response_head(r, status)
 end
 
 -- The whole head. Order as nginx writes it: Server, Date, Content-Type, Content-Length,
--- Transfer-Encoding, Connection, Keep-Alive, then the list.
+-- Last-Modified and Location when they are the core's own, Transfer-Encoding, Connection, Keep-Alive, then the list.
 make_head = function(r, status)
     local loc = r.loc
     local h = r.hout
@@ -306,6 +319,14 @@ make_head = function(r, status)
     if r.cl then
         out = out .. "Content-Length: " .. format("%d", r.cl) .. "\r\n"
     end
+    local early = r.early
+    if early then
+        for i = 1, #h, 2 do
+            if early[lower(h[i])] then
+                out = out .. h[i] .. ": " .. h[i + 1] .. "\r\n"
+            end
+        end
+    end
     if r.chunked then
         out = out .. "Transfer-Encoding: chunked\r\n"
     end
@@ -322,8 +343,10 @@ make_head = function(r, status)
         if n > 0 then
             local parts, m = {}, 0
             for i = 1, n, 2 do
-                parts[m + 1], parts[m + 2], parts[m + 3], parts[m + 4] = h[i], ": ", h[i + 1], "\r\n"
-                m = m + 4
+                if not (early and early[lower(h[i])]) then
+                    parts[m + 1], parts[m + 2], parts[m + 3], parts[m + 4] = h[i], ": ", h[i + 1], "\r\n"
+                    m = m + 4
+                end
             end
             out = out .. concat(parts)
         end

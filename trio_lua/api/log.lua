@@ -124,7 +124,7 @@ function ngx.log(level, ...)
         level = n
     end
     if level < 0 or level > 8 then
-        error("bad log level: " .. level, 2)
+        error("bad argument #1 to 'log' (bad log level: " .. level .. ")", 2)
     end
     log(level, "log", ...)
 end

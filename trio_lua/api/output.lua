@@ -236,7 +236,7 @@ local function send_header(r)
             elseif code >= 200 then
                 r.status = code
                 r.body_dropped = true
-                r.cl = 0
+                r.ct, r.cl, r.hout, r.early = nil, 0, nil, nil
             end
         end
     end
@@ -320,16 +320,19 @@ local function frame(r, data, last)
     local out = out_buffer(r)
     local n = #data
     if n > 0 and not r.header_only then
-        r.body_bytes = (r.body_bytes or 0) + n
         if r.chunked then
-            out:put(size_lines[n] or format("%x\r\n", n), data, "\r\n")
+            local size = size_lines[n] or format("%x\r\n", n)
+            out:put(size, data, "\r\n")
+            n = n + #size + 2
         else
             out:put(data)
         end
+        r.body_bytes = (r.body_bytes or 0) + n
     end
     if last then
         if r.chunked and not r.header_only then
             out:put("0\r\n\r\n")
+            r.body_bytes = (r.body_bytes or 0) + 5
         end
         r.complete = true
     end
@@ -483,6 +486,9 @@ end
 
 -- HTTP/1.0: the whole output is kept until the end, to give it a Content-Length.
 local function buffers_all(r)
+    if r.http10 then
+        return true
+    end
     if r.minor >= 1 or r.cl or r.loc.http10_buffering == false or r.main or r.method == "HEAD" then
         return false
     end
@@ -520,7 +526,6 @@ local function begin_output(r)
         end
         if buffers_all(r) then
             r.http10 = r.http10 or {}
-            r.header_sent = true
             return nil
         end
         if not send_header(r) then
@@ -665,7 +670,6 @@ local function finish(r)
     local http10 = r.http10
     if http10 then
         r.http10 = nil
-        r.header_sent = false
         local data = concat(http10)
         if not r.loc.body_filter then
             r.cl = #data
@@ -674,6 +678,10 @@ local function finish(r)
             return
         end
         if not r.header_only then
+            if r.loc.body_filter then
+                write(r, data, false)
+                data = ""
+            end
             write(r, data, true)
         else
             r.complete = true

@@ -84,7 +84,7 @@ end
 -- An internal redirect: location search begins again, ctx is gone.
 function rt.export.restart(id)
     local r = requests[id]
-    r.internal, r.ctx, r.captures_kept = true, nil, nil
+    r.internal, r.ctx, r.captures_kept, r.http10 = true, nil, nil, nil
 end
 
 function rt.export.release(id)

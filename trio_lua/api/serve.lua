@@ -102,7 +102,10 @@ function rt.export.serve(data, cid, now, endpoint, count)
     local uri, args
     if band(flags, 4) == 0 then
         if qpos > 0 then
-            uri, args = sub(target, 1, qpos - 1), sub(target, qpos + 1)
+            uri = sub(target, 1, qpos - 1)
+            if qpos < #target then
+                args = sub(target, qpos + 1)
+            end
         else
             uri = target
         end

@@ -134,7 +134,11 @@ getters = {
     server_protocol = function(r)
         return r.minor == 1 and "HTTP/1.1" or r.minor == 0 and "HTTP/1.0" or "HTTP/0.9"
     end,
-    request_length = function(r) return py.variable(r.cid, r.id, "request_length") end,
+    request_length = function(r)
+        local body = r.body
+        local length = body and #body or r.body_file and r.clen > 0 and r.clen or 0
+        return format("%d", r.head_len + length)
+    end,
     request_body = function(r) return r.body end,
     request_body_file = function(r) return r.body_file end,
     request_completion = function(r) return r.complete and "OK" or "" end,
@@ -179,6 +183,9 @@ local setters = {
     limit_rate = function(r, value) r.limit_rate = value end,
 }
 rt.variable_setters = setters
+
+-- Request headers that nginx keeps apart.
+local OWN = { ["host"] = true, ["user-agent"] = true, ["referer"] = true, ["via"] = true }
 
 -- Response headers whose variable shows all values.
 local JOINED = { ["cache-control"] = true, ["link"] = true }
@@ -233,7 +240,8 @@ local function get(r, name)
         elseif rest == "x-forwarded-for" then
             return rt.header_joined(r, rest, ", ")
         end
-        return header_in(r, rest)
+        -- "_" of a variable's name stands for "-" as well as for itself
+        return header_in(r, rest) or not OWN[rest] and header_in(r, sub(name, 6)) or nil
     elseif prefix == "cookie" then
         return cookie(r, rest)
     elseif prefix == "sent" and sub(rest, 1, 5) == "http_" then

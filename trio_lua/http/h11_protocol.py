@@ -58,8 +58,9 @@ _folded = re.compile(rb"\n[ \t]")
 # nginx takes a tab for a part of the value; to h11 it is white space around it.
 _tab_in_framing = re.compile(rb"\n(host|content-length|transfer-encoding|expect):[^\n]*\t", re.I)
 _content_lengths = re.compile(rb"\ncontent-length:([^\r\n]*)", re.I)
-_transfer_encodings = re.compile(rb"\ntransfer-encoding:", re.I)
-_host_headers = re.compile(rb"\nhost:", re.I)
+_transfer_encodings = re.compile(rb"\ntransfer-encoding:[ \t]*([^\r\n]*)", re.I)
+_host_headers = re.compile(rb"\n(host:[^\r\n]*)", re.I)
+_method = re.compile(rb"[A-Z_-]+(?: |\Z)")
 _digits = re.compile(rb" *([0-9]{1,20}) *")
 _host = re.compile(
     rb"(?:([A-Za-z0-9._~!$&'()*+,;=%-]+)|(\[[0-9A-Za-z:._~!$&'()*+,;=%-]+\]))(?::[0-9]*)?"
@@ -77,6 +78,9 @@ _ONCE = frozenset(
         b"if-unmodified-since",
     )
 )
+
+#: As much of a too long line as nginx puts into its log.
+_LOGGED_LINE = 1748
 
 _HEAD, _LENGTH, _CHUNKED, _DONE, _FAILED = range(5)
 
@@ -108,6 +112,14 @@ def _invalid_header(line: bytes) -> ProtocolError:
     return ProtocolError(f'client sent invalid header line: "{good}\\x{line[at]:02x}..."')
 
 
+def _duplicate(raw: bytes, name: bytes, what: str = "header line") -> ProtocolError:
+    lines = [line.rstrip(b"\r ") for line in raw.split(b"\n")]
+    first, second = [
+        line.decode("utf-8", "replace") for line in lines if line.lower().startswith(name + b":")
+    ][:2]
+    return ProtocolError(f'client sent duplicate {what}: "{second}", previous value: "{first}"')
+
+
 class H11Request:
     """One request: bytes in, events out.
 
@@ -118,6 +130,8 @@ class H11Request:
         request_line: The first line without its line end, as far as it was received. With ``minor``
             it remains after an error, for the log line and for the form of the error's response.
         minor: As in :class:`Head`; 0 until the request line has said otherwise.
+        failed: After an error, what was being read, in nginx's words; "" for the body.
+        host_line: The first Host header of a head that was refused, b"" without one.
     """
 
     __slots__ = (
@@ -133,6 +147,8 @@ class H11Request:
         "_state",
         "_target",
         "_target_host",
+        "failed",
+        "host_line",
         "minor",
         "request_line",
     )
@@ -140,6 +156,8 @@ class H11Request:
     def __init__(self, limits: HeadLimits = DEFAULT_LIMITS) -> None:
         self.request_line = b""
         self.minor = 0
+        self.host_line = b""
+        self.failed = ""
         self._limits = limits
         self._state = _HEAD
         self._buffer: bytes | bytearray = b""
@@ -173,10 +191,23 @@ class H11Request:
                 self._feed_body(data, events)
                 return events
         except ProtocolError:
-            self._state = _FAILED
-            self._buffer = b""
+            self._fail()
             raise
         raise RuntimeError("the request has been read to its end")
+
+    def _fail(self) -> None:
+        head = bytes(self._buffer)
+        if not self._method:
+            self.failed = "reading client request line"
+            self.request_line = head.partition(b"\n")[0].removesuffix(b"\r")
+        else:
+            if self._state == _HEAD:
+                self.failed = "reading client request headers"
+            match = _host_headers.search(head)
+            if match is not None:
+                self.host_line = match.group(1)
+        self._state = _FAILED
+        self._buffer = b""
 
     # ------------------------------------------------------------ head
 
@@ -200,7 +231,6 @@ class H11Request:
         end = match.end()
         raw = bytes(buffer[:end])
         rest = bytes(buffer[end:])
-        self._buffer = b""
         if not self._method:
             simple = self._check_request_line(raw[: raw.index(b"\n")])
             if simple:
@@ -222,6 +252,7 @@ class H11Request:
         else:
             self._state = _DONE
             events.append(End(rest))
+        self._buffer = b""
         return events
 
     def _check_incomplete(self) -> list[Event]:
@@ -234,7 +265,7 @@ class H11Request:
                     self._check_request_line(line)
                     raise ProtocolError("client sent invalid request")
                 self.request_line = line
-                self._room(len(line), False, 414)
+                self._room(0, len(line), False, 414)
                 return []
             if self._check_request_line(bytes(buffer[:end])):
                 return self._simple(bytes(buffer))
@@ -247,6 +278,8 @@ class H11Request:
         self.request_line = line
         match = _request_line.fullmatch(line)
         if match is None:
+            if _method.match(line) is None:
+                raise ProtocolError("client sent invalid method")
             raise ProtocolError("client sent invalid request")
         method, target, version = match.groups()
         if not target.startswith(b"/"):
@@ -272,7 +305,7 @@ class H11Request:
             end = buffer.find(b"\n", at)
             if end < 0:
                 break
-            self._room(end + 1 - at, True, 414 if first else 494)
+            self._room(at, end + 1 - at, True, 414 if first else 494)
             if not first:
                 line = bytes(buffer[at:end])
                 if line not in (b"", b"\r") and _header_line.fullmatch(line) is None:
@@ -281,11 +314,11 @@ class H11Request:
             at = end + 1
         self._line_at = at
         if at < len(buffer):
-            self._room(len(buffer) - at, False, 414 if first else 494)
+            self._room(at, len(buffer) - at, False, 414 if first else 494)
             if buffer.find(b"\0", at) >= 0:
                 raise _invalid_header(bytes(buffer[at:]))
 
-    def _room(self, length: int, complete: bool, status: int) -> None:
+    def _room(self, at: int, length: int, complete: bool, status: int) -> None:
         """Place a line in nginx's buffers: in the rest of the present one, else in a new large one."""
         if length < self._space or (complete and length == self._space):
             if complete:
@@ -295,8 +328,10 @@ class H11Request:
         fits = length <= limits.large_size if complete else length < limits.large_size
         if self._buffers == limits.large_count or not fits:
             if status == 414:
+                self._method = b""
                 raise ProtocolError("client sent too long URI", 414)
-            raise ProtocolError("client sent too long header line", 494)
+            line = bytes(self._buffer[at : at + _LOGGED_LINE]).decode("utf-8", "replace")
+            raise ProtocolError(f'client sent too long header line: "{line}..."', 494)
         if complete:
             self._buffers += 1
             self._space = limits.large_size - length
@@ -347,7 +382,7 @@ class H11Request:
                 chunked = True
             elif name in _ONCE:
                 if name in once:
-                    raise ProtocolError("client sent duplicate header line")
+                    raise _duplicate(raw, name)
                 once.add(name)
                 if name == b"expect" and minor == 1:
                     expect = value.lower() == b"100-continue"
@@ -375,7 +410,9 @@ class H11Request:
     def _content_length(self, raw: bytes) -> int:
         # h11 folds "5,5" and repeated equal lines into one value; only the raw head shows them.
         values = _content_lengths.findall(raw)
-        match = _digits.fullmatch(values[0]) if len(values) == 1 else None
+        if len(values) > 1:
+            raise _duplicate(raw, b"content-length")
+        match = _digits.fullmatch(values[0])
         length = int(match.group(1)) if match is not None else -1
         if not 0 <= length < 2**63:
             raise ProtocolError('client sent invalid "Content-Length" header')
@@ -383,17 +420,29 @@ class H11Request:
 
     def _refusal(self, raw: bytes, error: h11.RemoteProtocolError) -> ProtocolError:
         # h11 says 501 for an unknown coding; nginx only once everything else is in order.
+        codings = _transfer_encodings.findall(raw)
+        hosts = _host_headers.findall(raw)
+        lengths = _content_lengths.findall(raw)
         if (
             error.error_status_hint == 501
-            and len(_transfer_encodings.findall(raw)) == 1
-            and len(_host_headers.findall(raw)) == 1
-            and _content_lengths.search(raw) is None
+            and len(codings) == 1
+            and len(hosts) == 1
+            and not lengths
             and self.minor == 1
         ):
-            return ProtocolError('client sent unknown "Transfer-Encoding"', 501)
+            coding = codings[0].decode("utf-8", "replace")
+            return ProtocolError(f'client sent unknown "Transfer-Encoding": "{coding}"', 501)
         for line in raw.split(b"\n")[1:]:
             if line not in (b"", b"\r") and _header_line.fullmatch(line) is None:
                 return _invalid_header(line)
+        if len(hosts) > 1:
+            return _duplicate(raw, b"host", "host header")
+        if len(lengths) > 1:
+            return _duplicate(raw, b"content-length")
+        if lengths and _digits.fullmatch(lengths[0]) is None:
+            return ProtocolError('client sent invalid "Content-Length" header')
+        if not hosts and self.minor == 1:
+            return ProtocolError('client sent HTTP/1.1 request without "Host" header')
         return ProtocolError(f"client sent invalid request: {error}")
 
     # ------------------------------------------------------------ body

@@ -157,10 +157,11 @@ class Engine:
             if request.plan.settings.log_subrequest:
                 self._log(request)
 
-    async def refuse(self, request: Request, status: int) -> None:
-        """Answer a request that could not be read."""
+    async def refuse(self, request: Request, status: int, why: bytes, level: int) -> None:
+        """Answer a request that could not be read; ``why`` is logged at ``level``."""
         request.plan = request.server.outer
         self._lua.enter(request.id, request.plan.id)
+        request.log(level, why)
         try:
             await self._walk(request, Status(status))
         finally:
@@ -372,7 +373,8 @@ class Engine:
             name=special.server_name(request.server.server),
             address=address,
         )
-        request.set_header(b"Location", location)
+        # what is absolute already is a header like any other to nginx
+        request.set_header(b"Location", location, early=target.startswith(b"/"))
         return Status(status)
 
     def _text(self, request: Request, status: int, text: bytes) -> Step:
@@ -600,17 +602,17 @@ class Engine:
         return Status(500)
 
     def _exit(self, request: Request, code: int, phase: Phase) -> Step:
+        lua = self._lua
         if code == 0 or code == _DECLINED:
-            if request.header_sent or (phase is Phase.CONTENT and code == 0):
+            _status, sent, buffered, _complete, _broken = lua.response_state(request.id)
+            if sent or buffered or (phase is Phase.CONTENT and code == 0):
                 return self._conclude(request)
             # nobody is left to take a request that the content handler declined
             if phase is Phase.CONTENT or (phase is Phase.ACCESS and code == _DECLINED):
                 return Status(code)
             return _NEXT
-        if code == 204 and isinstance(request, Subrequest):
-            return Status(code)
-        if 200 <= code < 300:
-            data, keepalive, special_code = self._three(self._lua.exit_status(request.id))
+        if 200 <= code < 300 and code != 204:
+            data, keepalive, special_code = self._three(lua.exit_status(request.id))
             if special_code is not None:
                 return Status(special_code)
             self._output(request, data)
@@ -654,7 +656,8 @@ class Engine:
                 self.subrequests.fail(request, code)
                 return _DONE
         if code in _TERMINATED or code < 0:
-            lua.put(request.id, b"status", max(code, 0))
+            if code > 0 or not request.header_sent:
+                lua.put(request.id, b"status", max(code, 0))
             request.connection.abort()
             return _DONE
         _status, header_sent, buffered, _complete, broken = lua.response_state(request.id)
@@ -699,11 +702,7 @@ class Engine:
         )
         if page.close:
             lua.put(request.id, b"keepalive", False)
-        lua.put(request.id, b"special", True)
-        if page.body is None:
-            lua.put(request.id, b"status", page.status)
-            return self._conclude(request)
-        return self._respond(request, page.status, page.content_type, page.body)
+        return self._respond(request, page.status, page.content_type, page.body or b"")
 
     # ------------------------------------------------------------------ log
 
@@ -716,6 +715,7 @@ class Engine:
             path = lua.handler_path(request, plan.log.code)
             result = lua.run_sync(request.id, plan.log.number, int(Phase.LOG), path)
             if result is not True and result[0] is not True:
+                lua.put(request.id, b"phase", int(Phase.LOG))
                 request.log(_ERROR, b"failed to run log_by_lua*: " + result[1])
         if plan.access_logs:
             self._logs.write(request, plan.access_logs)

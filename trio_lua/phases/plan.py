@@ -278,7 +278,7 @@ class Plans:
         name = names[0] if names else ""
         values: dict[str, Any] = {
             "server": {
-                "name": name.lstrip("~") if name.startswith("~") else name.removeprefix("."),
+                "name": name.removeprefix("."),
                 "underscores_in_headers": server.underscores_in_headers,
                 "ignore_invalid_headers": server.ignore_invalid_headers,
             },

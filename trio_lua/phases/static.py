@@ -416,7 +416,7 @@ async def _send_file(
         length = size if plan is None else plan.content_length
         exchange.set_header(b"Content-Length", b"%d" % length)
     if status in _HAS_LAST_MODIFIED:
-        exchange.set_header(b"Last-Modified", format_http_date(modified))
+        exchange.set_header(b"Last-Modified", format_http_date(modified), early=True)
     if etag is not None:
         exchange.set_header(b"ETag", etag)
     if plan is not None and plan.content_range is not None:

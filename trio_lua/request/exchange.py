@@ -133,8 +133,11 @@ class Exchange(Protocol):
     def set_status(self, status: int) -> None:
         """Set the response status."""
 
-    def set_header(self, name: bytes, value: bytes) -> None:
-        """Set a response header (Content-Type, Content-Length, Last-Modified, ETag ... included)."""
+    def set_header(self, name: bytes, value: bytes, *, early: bool = False) -> None:
+        """Set a response header (Content-Type, Content-Length, Last-Modified, ETag ... included).
+
+        ``early`` puts it where nginx writes its own, before Connection.
+        """
 
     def clear_headers(self, names: Sequence[bytes]) -> None:
         """Remove response headers."""

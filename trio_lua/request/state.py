@@ -187,8 +187,8 @@ class Request:
     def set_status(self, status: int) -> None:
         self.lua.put(self.id, b"status", status)
 
-    def set_header(self, name: bytes, value: bytes) -> None:
-        self.lua.set_header(self.id, name, value)
+    def set_header(self, name: bytes, value: bytes, *, early: bool = False) -> None:
+        self.lua.set_header(self.id, name, value, early)
 
     def clear_headers(self, names: Sequence[bytes]) -> None:
         for name in names:

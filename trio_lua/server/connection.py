@@ -244,21 +244,34 @@ class Connection:
             self.runtime.put(request.id, b"unparsed_uri", parts.unparsed)
         return uri
 
-    def bad_request(self, now: float) -> Request:
-        """A stand-in for a request that could not be read, to answer it with an error page."""
-        request = self.request
+    def bad_request(self, now: float) -> tuple[Request, str]:
+        """A stand-in for a request that could not be read, to answer it with an error page.
+
+        Returns:
+            The request, and what was being read, in the words of the log ("" for a body).
+        """
+        request, reader = self.request, self._reader
+        doing = "reading client request line"
         if request is None:
-            raw = self._inbuf[:4096]
+            assert reader is not None
+            raw = reader.request_line + b"\r\n" + reader.host_line + b"\r\n"
+            minor = reader.minor if reader.minor < 0 else 1
             number = self.runtime.begin(
-                self.id, b"GET", b"", b"", None, b"", 1, False, raw.partition(b"\n")[0], 0, now
+                self.id, b"GET", b"", b"", None, b"", minor, False, raw, 0, now
             )
             request = Request(number, self.runtime, self, b"", 0)
             request.server = self.endpoint.default
             self.request = request
+            doing = reader.failed
+        else:
+            # nginx judges the target before it reads any header
+            raw = self.runtime.get(request.id, b"raw").partition(b"\n")[0] + b"\n"
+            self.runtime.put(request.id, b"raw", raw)
+            self.runtime.put(request.id, b"head_len", len(raw))
         self.runtime.put(request.id, b"keepalive", False)
         self._inbuf = b""
         self._reader = None
-        return request  # type: ignore[no-any-return]
+        return request, doing
 
     # ------------------------------------------------------------------ body
 

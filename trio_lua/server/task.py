@@ -45,8 +45,7 @@ async def _serve(worker: Worker, conn: Connection) -> None:
         try:
             found = conn.next_request(worker.now)
         except ProtocolError as error:
-            conn.bad_request(worker.now).inline = False
-            await worker.refuse(conn, error)
+            await worker.refuse(conn, error, inline=False)
             await conn.drain()
             return
         if found is None:

@@ -246,14 +246,13 @@ class Worker:
             return
         await self._finish(conn, request)
 
-    async def refuse(self, conn: Connection, error: ProtocolError) -> None:
+    async def refuse(self, conn: Connection, error: ProtocolError, *, inline: bool = True) -> None:
         """Answer what is not a request, and close."""
-        inline = conn.request.inline if conn.request is not None else True
-        request = conn.bad_request(self.now)
+        request, doing = conn.bad_request(self.now)
         request.inline = inline
-        request.log(7, str(error).encode() + b" while reading client request headers")
+        message = f"{error} while {doing}" if doing else str(error)
         try:
-            await self.engine.refuse(request, error.status)
+            await self.engine.refuse(request, error.status, message.encode(), 7 if doing else 4)
         except trio.Cancelled:
             conn.abort()
             raise
