@@ -489,7 +489,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 def plain(server: Server, data: bytes) -> str:
     """A response without what is different at each time."""
     text = data.decode("latin-1")
-    text = re.sub(r"(?m)^Date: .*\r\n", "", text)
+    text = re.sub(r"(?m)^(?:Date|Expires): .*\r\n", "", text)
     text = re.sub(r"(?m)^(Server: \w+)/[\d.]+", r"\1", text)
     text = re.sub(r"<center>(\w+)/[\d.]+</center>", r"<center>\1</center>", text)
     return text.replace(f"{server.folder}/", "PREFIX/")
