@@ -125,6 +125,18 @@ async def test_nothing_at_the_path(serve: Serve, tmp_path: Path) -> None:
         assert await fetch(serve, server, f"/t?s={name}") == b"404||true|Content-Type:text/plain"
 
 
+async def test_large_static_files_at_once(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"x" * 3_000_000)
+    server = f"""
+        root {tmp_path};
+        location = /t {{ content_by_lua_block {{
+            local a, b = ngx.location.capture_multi({{ {{ "/a.txt" }}, {{ "/a.txt" }} }})
+            ngx.print(#a.body, " ", #b.body, " ", #ngx.location.capture("/a.txt").body)
+        }} }}
+    """
+    assert await fetch(serve, server) == b"3000000 3000000 3000000"
+
+
 async def test_static_file(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "a.txt").write_bytes(b"x" * 400_000)

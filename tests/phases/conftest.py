@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
+import trio
 
 from trio_lua.config.model import (
     Location,
@@ -144,6 +145,9 @@ class FakeExchange:
         self.body += data
         self.pieces.append(data)
         self.ended = last
+
+    async def checkpoint(self) -> None:
+        await trio.lowlevel.checkpoint()
 
     def log(self, level: int, message: bytes) -> None:
         self.logged.append((level, message))

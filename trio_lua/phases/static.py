@@ -18,8 +18,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Union
 
-import trio
-
 from trio_lua.config.model import Location, MatchKind, Settings, Template
 from trio_lua.http import conditional, mime, ranges
 from trio_lua.http.dates import format_http_date
@@ -470,7 +468,7 @@ async def _send_body(
         if held is not None:
             await exchange.send(held)
             if number % _TURN == 0:
-                await trio.lowlevel.checkpoint()
+                await exchange.checkpoint()
         if isinstance(piece, bytes):
             held = piece
             continue

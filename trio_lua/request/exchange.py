@@ -148,6 +148,9 @@ class Exchange(Protocol):
         ``last=True`` ends the response. For HEAD requests and 204/304 the bytes are dropped by the filters.
         """
 
+    async def checkpoint(self) -> None:
+        """Let other tasks run, as anything that never waits for long must at times."""
+
     # ------------------------------------------------------------------ log
 
     def log(self, level: int, message: bytes) -> None:

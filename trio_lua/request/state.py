@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import trio
 
 from trio_lua.config.model import Location, LuaCode, Template
+from trio_lua.lua.driver import detach
 from trio_lua.request.context import ClientConnection
 from trio_lua.request.exchange import Subresponse
-
-if TYPE_CHECKING:
-    import trio
 
 __all__ = ["Request"]
 
@@ -200,6 +200,10 @@ class Request:
             connection = self.connection
             if connection.write(result) > 262144:
                 await connection.drain(65536)
+
+    async def checkpoint(self) -> None:
+        await detach(self)
+        await trio.lowlevel.checkpoint()
 
     # -------------------------------------------------------------------- log
 
