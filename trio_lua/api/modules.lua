@@ -149,3 +149,4 @@ ndk = {
         end,
     }),
 }
+package.loaded.ndk = ndk

@@ -130,10 +130,10 @@ function rt.run_subrequests(...)
     return suspend(rt.ops.run_subrequests, ...)
 end
 
--- Start one that rt.open_subrequest has made, beside what follows; rt.wait_subrequests must come before the
+-- Start what rt.open_subrequest has made, beside what follows; rt.wait_subrequests must come before the
 -- handler's end.
-function rt.start_subrequest(id)
-    return suspend(rt.ops.start_subrequest, id)
+function rt.start_subrequests(...)
+    return suspend(rt.ops.start_subrequests, ...)
 end
 
 function rt.wait_subrequests(...)

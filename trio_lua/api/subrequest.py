@@ -26,8 +26,8 @@ class Runner(Protocol):
     async def run_placed(self, ids: tuple[int, ...]) -> None:
         """Run those that have a place to their ends."""
 
-    async def start_placed(self, parent: Request, id: int) -> None:
-        """Start one that has a place in the parent's nursery."""
+    def start_placed(self, parent: Request, ids: tuple[int, ...]) -> None:
+        """Start those that have a place, in their order; what waits goes on in the parent's nursery."""
 
     async def wait_placed(self, ids: tuple[int, ...]) -> None:
         """Wait for the ends of those that were started."""
@@ -61,8 +61,8 @@ def install(table: OpTable, runner: Callable[[], Runner]) -> None:
         await runner().run_placed(ids)
         return ()
 
-    async def start_placed(parent: Request, id: int) -> tuple[()]:
-        await runner().start_placed(parent, id)
+    async def start_placed(parent: Request, *ids: int) -> tuple[()]:
+        runner().start_placed(parent, ids)
         return ()
 
     async def wait_placed(_parent: Request, *ids: int) -> tuple[()]:
@@ -82,7 +82,7 @@ def install(table: OpTable, runner: Callable[[], Runner]) -> None:
     table.op("capture", capture)
     table.op("place_subrequest", place)
     table.op("run_subrequests", run_placed)
-    table.op("start_subrequest", start_placed, spawns=True)
+    table.op("start_subrequests", start_placed, spawns=True)
     table.op("wait_subrequests", wait_placed)
     table.op("stream_open", stream_open, spawns=True)
     table.op("stream_read", stream_read)

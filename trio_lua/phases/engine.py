@@ -648,8 +648,8 @@ class Engine:
         lua = self._lua
         request.status = code
         if isinstance(request, Subrequest):
-            if code in _TERMINATED:
-                lua.put(request.id, b"status", code)
+            if code in _TERMINATED or (code < 0 and request.header_sent):
+                lua.put(request.id, b"status", max(code, 0))
                 self.subrequests.terminate(request)
                 return _DONE
             if request.captured:

@@ -311,21 +311,26 @@ class Subrequests:
             for sub in subs:
                 self.close(sub)
 
-    async def start_placed(self, parent: Request, id: int) -> None:
-        """Start a subrequest that has a place; it runs in the parent's nursery."""
-        sub = self._lua.connections[-id].request
-        sub.ended = trio.Event()
-        sub.inline = False
+    def start_placed(self, parent: Request, ids: tuple[int, ...]) -> None:
+        """Start subrequests that have a place; those that wait go on in the parent's nursery."""
         assert parent.nursery is not None
-        parent.nursery.start_soon(self._placed, sub)
-
-    async def _placed(self, sub: Subrequest) -> None:
-        with trio.CancelScope() as sub.cancel_scope:
+        for id in ids:
+            sub = self._lua.connections[-id].request
+            coroutine = self._serve(sub)
             try:
-                await self._serve(sub)
-            finally:
+                coroutine.send(None)
+            except StopIteration:
                 self.close(sub)
-                sub.ended.set()
+                continue
+            sub.ended = trio.Event()
+            parent.nursery.start_soon(self._rest, sub, coroutine)
+
+    async def _rest(self, sub: Subrequest, coroutine: Any) -> None:
+        try:
+            await self._task(sub, coroutine)
+        finally:
+            self.close(sub)
+            sub.ended.set()
 
     async def wait_placed(self, ids: tuple[int, ...]) -> None:
         """Wait until subrequests that were started have ended."""

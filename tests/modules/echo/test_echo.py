@@ -245,6 +245,15 @@ async def test_subrequests_side_by_side(site: Site, autojump_clock: object) -> N
         assert await running.text("/count") == "pre 1\nsub 3\nsub 4\npost 2\n"
 
 
+async def test_much_output_behind_a_subrequest(site: Site) -> None:
+    async with site(
+        """location / { echo_location_async /sub; echo_duplicate 3000000 a; echo_flush;
+                        echo_duplicate 2 b; }
+        location /sub { echo sub; }"""
+    ) as running:
+        assert await running.text("/") == "sub\n" + "a" * 3000000 + "bb"
+
+
 async def test_subrequests_of_any_kind(site: Site, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("hello")
     async with site(

@@ -126,6 +126,7 @@ async def test_dates(site: Site) -> None:
 async def test_from_lua(site: Site) -> None:
     async with site(
         """location / { set_base32_padding off; content_by_lua_block {
+            assert(require "ndk" == ndk)
             ngx.say(ndk.set_var.set_escape_uri(" :"), ndk.set_var.set_unescape_uri("a%20"))
             ngx.say(ndk.set_var.set_encode_base32("a"), ndk.set_var.set_md5(12))
             ngx.say(ndk.set_var.set_quote_json_str(nil))

@@ -14,6 +14,9 @@ local sleep, flush, read_body, update_time = ngx.sleep, ngx.flush, ngx.req.read_
 
 local ERROR = 4
 
+-- Bytes of output behind asynchronous subrequests that have not begun.
+local MOST_KEPT = 65536
+
 -- End the request with a status; what was sent stays, and the connection is closed then.
 local function fail(r, status, message)
     if message then
@@ -38,8 +41,39 @@ local function begin(r)
     send_header(r)
 end
 
+-- What the module knows of a request.
+local function state(r)
+    local s = r.echo
+    if not s then
+        s = { counter = 0 }
+        r.echo = s
+    end
+    return s
+end
+
+-- Asynchronous subrequests begin, in their order, when the program is about to wait.
+local function start_placed(r)
+    local s = r.echo
+    local ids = s and s.placed
+    if ids then
+        s.placed, s.running = nil, s.running or {}
+        for i = 1, #ids do
+            s.running[#s.running + 1] = ids[i]
+        end
+        rt.start_subrequests(unpack(ids))
+    end
+end
+
 local function output(r, data)
     begin(r)
+    local s = r.echo
+    if s and s.placed then
+        -- their output comes first, so this is kept for as long as they have not begun
+        s.kept = (s.kept or 0) + #data
+        if s.kept > MOST_KEPT then
+            start_placed(r)
+        end
+    end
     emit(r, data)
 end
 
@@ -54,16 +88,6 @@ local function line(r, command)
         return concat(words, " ") .. "\n"
     end
     return concat(words, " ")
-end
-
--- What the module knows of a request.
-local function state(r)
-    local s = r.echo
-    if not s then
-        s = { counter = 0 }
-        r.echo = s
-    end
-    return s
 end
 
 -- ------------------------------------------------------------------------- commands
@@ -91,7 +115,7 @@ end
 
 function commands.echo_flush(r)
     begin(r)
-    flush(true)
+    flush()
 end
 
 -- Seconds with three digits after the point at most.
@@ -104,7 +128,9 @@ local function seconds(r, command)
 end
 
 function commands.echo_sleep(r, command)
-    sleep(seconds(r, command))
+    local duration = seconds(r, command)
+    start_placed(r)
+    sleep(duration)
 end
 
 -- A sleep that blocked would stop all other requests of the worker.
@@ -234,13 +260,13 @@ local function subrequest(r, asynchronous, method, uri, args, body)
         rt.requests[id].body_dropped = true
     end
     if not asynchronous then
+        start_placed(r)
         rt.run_subrequests(id)
         return
     end
-    rt.start_subrequest(id)
     local s = state(r)
-    s.running = s.running or {}
-    s.running[#s.running + 1] = id
+    s.placed = s.placed or {}
+    s.placed[#s.placed + 1] = id
 end
 
 local function location(r, command, asynchronous)
@@ -297,17 +323,20 @@ end
 rt.hook("content", "echo", function(r, program)
     local n, at = #program, 1
     if r.echo then
-        r.echo.items = nil
+        r.echo.items, r.echo.placed, r.echo.running = nil, nil, nil
     end
     while at <= n do
         local command = program[at]
         at = commands[command.name](r, command, program, at) or at + 1
-        if r.pending_special or r.broken then
-            -- a filter asked for another response, or the client is gone
+        if r.pending_special then
+            -- a filter asked for another response
             return
+        elseif r.broken then
+            return fail(r, -1)
         end
     end
     begin(r)
+    start_placed(r)
     local running = r.echo and r.echo.running
     if running then
         rt.wait_subrequests(unpack(running))
