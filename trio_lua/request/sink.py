@@ -160,6 +160,7 @@ class Slot(Sink):
         super().__init__(client)
         self._ordered = ordered
         self.kept: list[bytes] = []
+        self._size = 0
         self.ended = False
         self.turn = trio.Event()
 
@@ -167,7 +168,8 @@ class Slot(Sink):
         if not self.turn.is_set():
             if data:
                 self.kept.append(data)
-            return sum(map(len, self.kept))
+                self._size += len(data)
+            return self._size
         return self._ordered.relay(data)
 
     def abort(self) -> None:
@@ -207,6 +209,7 @@ class Ordered(Sink):
         self._emptied = emptied
         # what waits for its turn: slots, and bytes of the request itself
         self._line: deque[Slot | bytes] = deque()
+        self._size = 0
         self._empty = trio.Event()
         self._empty.set()
 
@@ -240,6 +243,7 @@ class Ordered(Sink):
                 if not head.ended:
                     return
             else:
+                self._size -= len(head)
                 self.behind.write(head)
             line.popleft()
         self._empty.set()
@@ -250,7 +254,8 @@ class Ordered(Sink):
             return self.behind.write(data)
         if data:
             self._line.append(data)
-        return sum(len(item) for item in self._line if isinstance(item, bytes))
+            self._size += len(data)
+        return self._size
 
     def abort(self) -> None:
         self.behind.abort()
