@@ -13,6 +13,7 @@ from doc_pages import DOCS, ROOT
 from test_layers import LAYERS
 
 import trio_lua
+from trio_lua.cli.check import syntax_checker
 
 
 @pytest.fixture
@@ -39,6 +40,12 @@ def test_annotations_name_what_there_is(reference: ModuleType) -> None:
     for name, annotation in known.items():
         assert annotation.function == (live.kinds.get(name) == "function"), name
         assert annotation.text or name in live.numbers, f"{name} has no description"
+
+
+def test_annotations_are_lua(reference: ModuleType) -> None:
+    check = syntax_checker()
+    for path in reference.META.glob("*.lua"):
+        assert check(path.read_bytes()) is None, path
 
 
 def test_python_names_are_documented() -> None:
