@@ -24,8 +24,9 @@ class Site:
         self.log = running.log
 
     async def get(self, target: str, *lines: str) -> tuple[int, dict[str, str], str]:
-        """Status, headers in lower case, body."""
-        status, headers, body = await self.client.get(target, *lines)
+        """Status, headers in lower case, body; on a connection of its own."""
+        client = await self.running.connect()
+        status, headers, body = await client.get(target, *lines)
         return status, headers, body.decode("utf-8", "surrogateescape")
 
     async def text(self, target: str, *lines: str) -> str:
@@ -36,8 +37,9 @@ class Site:
 
     async def post(self, target: str, body: str) -> str:
         head = f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-        await self.client.send((head + body).encode())
-        status, _headers, data = await self.client.response()
+        client = await self.running.connect()
+        await client.send((head + body).encode())
+        status, _headers, data = await client.response()
         assert status == 200, self.log.text()
         return data.decode()
 

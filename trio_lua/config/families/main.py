@@ -6,6 +6,8 @@ import grp
 import importlib
 import os
 import pwd
+import sys
+from types import ModuleType
 
 from trio_lua.config.blocks import Block, HttpBlock
 from trio_lua.config.directives import Context, DirectiveTable, Use, interpret, takes
@@ -79,17 +81,26 @@ def _debug_connection(use: Use) -> None:
 def _load_module(use: Use) -> None:
     """A directive module in Python, as ``package.module`` or ``package.module:NAME``.
 
-    nginx's own modules are machine code: what they bring is here or unknown as a directive.
+    It is looked for beside the configuration, then where Python looks. nginx's own modules are machine code: what they bring is here or unknown as a directive.
     """
     name = use.args[0]
     if name.endswith(".so"):
         return
     path, _, attribute = name.partition(":")
     try:
-        extension = getattr(importlib.import_module(path), attribute or "MODULE")
+        extension = getattr(_import(path, use.build.folder), attribute or "MODULE")
         use.build.extend(extension)
     except (ImportError, AttributeError, ValueError) as error:
         raise use.error(f'module "{name}" cannot be loaded: {error}') from None
+
+
+def _import(path: str, folder: str) -> ModuleType:
+    sys.path.insert(0, folder)
+    try:
+        importlib.invalidate_caches()
+        return importlib.import_module(path)
+    finally:
+        sys.path.remove(folder)
 
 
 @TABLE.directive("worker_processes", Context.MAIN, takes(1))
