@@ -304,6 +304,10 @@ class Engine:
             ):
                 return await self._after_content(request, result)
             step = await self._after_handler(request, result, phase)
+            if phase is Phase.ACCESS:
+                satisfy = request.plan.settings.satisfy
+                if self._judge(Gate(satisfy), step) is not Decision.FINISH:
+                    step = _NEXT
             if step is not _NEXT:
                 return step
             index += 1
