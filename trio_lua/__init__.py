@@ -10,10 +10,9 @@ from __future__ import annotations
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from trio_lua.config.builder import ConfigBuilder, from_lua
     from trio_lua.config.model import Config
-    from trio_lua.config.nginx import load, loads
     from trio_lua.errors import ConfigError, LuaError, ProtocolError, TrioLuaError
+    from trio_lua.process.configure import ConfigBuilder, from_lua, load, loads
     from trio_lua.process.embed import Server, serve
     from trio_lua.process.sockets import ListenError
 
@@ -37,16 +36,16 @@ __all__ = [
 
 _HOMES = {
     "Config": "trio_lua.config.model",
-    "ConfigBuilder": "trio_lua.config.builder",
+    "ConfigBuilder": "trio_lua.process.configure",
     "ConfigError": "trio_lua.errors",
     "ListenError": "trio_lua.process.sockets",
     "LuaError": "trio_lua.errors",
     "ProtocolError": "trio_lua.errors",
     "Server": "trio_lua.process.embed",
     "TrioLuaError": "trio_lua.errors",
-    "from_lua": "trio_lua.config.builder",
-    "load": "trio_lua.config.nginx",
-    "loads": "trio_lua.config.nginx",
+    "from_lua": "trio_lua.process.configure",
+    "load": "trio_lua.process.configure",
+    "loads": "trio_lua.process.configure",
     "serve": "trio_lua.process.embed",
 }
 

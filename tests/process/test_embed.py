@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,24 @@ def test_names_are_found_without_loading_them() -> None:
         assert getattr(trio_lua, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = trio_lua.nothing  # type: ignore[attr-defined]
+
+
+async def test_bundled_modules_are_known() -> None:
+    config = trio_lua.loads("events {} http { server { location / { echo hello; } } }")
+    app = trio_lua.ConfigBuilder()
+    app.server().location("/", echo="hello")
+    for known in (config, app.build()):
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(partial(serve, known, listeners=[]))
+            ours, theirs = trio.testing.memory_stream_pair()
+            nursery.start_soon(server.serve_stream, theirs)
+            assert (await answer(ours)).endswith(b"\r\n\r\nhello\n")
+            nursery.cancel_scope.cancel()
+
+
+def test_errors_name_the_line_of_the_program() -> None:
+    app = trio_lua.ConfigBuilder()
+    app.server(echo_nothing="x")
+    with pytest.raises(ConfigError, match='unknown directive "echo_nothing"') as caught:
+        app.build()
+    assert caught.value.file == __file__

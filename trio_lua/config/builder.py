@@ -265,9 +265,12 @@ def _word(name: str, value: object, source: Source) -> str:
     raise fail(f'invalid value of type "{type(value).__name__}" in "{name}" directive', source)
 
 
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+
 def _caller() -> Source:
-    """The line of the program that called this module."""
+    """The line of the program that called this package."""
     frame = sys._getframe(1)
-    while frame.f_code.co_filename == __file__ and frame.f_back is not None:
+    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
         frame = frame.f_back
     return Source(frame.f_code.co_filename, frame.f_lineno)

@@ -1,11 +1,6 @@
 """The directive modules that come with the package: some of nginx's own, and those that OpenResty bundles.
 
-The commands know their directives; a program that embeds the server asks for them::
-
-    from trio_lua import ConfigBuilder
-    from trio_lua.modules import BUNDLED
-
-    app = ConfigBuilder(modules=BUNDLED)
+The commands and the functions of :mod:`trio_lua` know their directives; the configuration layer by itself does not.
 
 Each is a module, or a folder: its directives and its Python half in ``__init__.py``, its Lua half beside it.
 :class:`Module` is what they are made with, and others can be. Filters run in the order of the list.
