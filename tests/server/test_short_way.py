@@ -138,7 +138,7 @@ async def test_logged(serve: Serve, act: str) -> None:
         "header_filter_by_lua_block { ngx.header.content_length = nil }",
         "body_filter_by_lua_block { ngx.arg[1] = ngx.arg[1]:upper() }",
         "body_filter_by_lua_block { ngx.arg[2] = true }",
-        "add_header X-A $uri; expires 1h;",
+        "add_header X-A $uri; expires epoch;",
         "error_page 403 /other; access_by_lua_block { ngx.exit(403) }",
         "gzip on; gzip_min_length 1; gzip_types *;",
         "keepalive_requests 2;",
