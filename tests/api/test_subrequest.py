@@ -10,6 +10,8 @@ import pytest
 import trio.testing
 from serving import nginx, serve
 
+from trio_lua.lua import driver
+
 __all__ = ["serve"]
 
 Serve = Callable[..., Any]
@@ -157,12 +159,25 @@ async def test_static_file(serve: Serve, tmp_path: Path) -> None:
         "content_by_lua_block { ngx.print('x') } body_filter_by_lua_block { return ngx.ERROR }",
     ],
 )
-async def test_what_ends_the_connection(serve: Serve, handler: str) -> None:
-    conf = nginx(f"{REPORT} location /s/ {{ {handler} }}")
+@pytest.mark.parametrize("wait", ["", "ngx.sleep(0)"])
+async def test_what_ends_the_connection(serve: Serve, handler: str, wait: str) -> None:
+    handler = handler.replace("block {", "block { " + wait, 1)
+    conf = nginx(f"""
+        location = /t {{ content_by_lua_block {{
+            local res = ngx.location.capture_multi({{ {{"/u"}}, {{"/s"}} }})
+            ngx.log(ngx.ERR, "went on")
+        }} }}
+        location = /u {{ content_by_lua_block {{
+            ngx.location.capture("/s")
+            ngx.log(ngx.ERR, "went on, too")
+        }} }}
+        location = /s {{ {handler} }}
+    """)
     async with serve(conf) as running:
         client = await running.connect()
-        await client.send(b"GET /t?s=it HTTP/1.1\r\nHost: a\r\n\r\n")
+        await client.send(b"GET /t HTTP/1.1\r\nHost: a\r\n\r\n")
         assert await client.rest() == b""
+        assert "went on" not in running.log.text()
 
 
 async def test_phases_that_may_capture(serve: Serve) -> None:
@@ -440,6 +455,24 @@ async def test_many_headers_and_small_worker(serve: Serve) -> None:
     """
     expected = ",".join(str(n) for n in range(1, 21)).encode()
     assert await fetch(serve, server) == expected
+
+
+async def test_what_need_not_wait_needs_no_task(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def yield_detach() -> None:
+        raise AssertionError("a task was asked for")
+
+    monkeypatch.setattr(driver, "_yield_detach", yield_detach)
+    server = """
+        location /t { content_by_lua_block {
+            local a, b = ngx.location.capture_multi({ { "/sub" }, { "/nested" } })
+            ngx.print(a.body, b.body)
+        } }
+        location /nested { content_by_lua_block { ngx.print(ngx.location.capture("/sub").body) } }
+        location /sub { return 200 x; }
+    """
+    assert await fetch(serve, server) == b"xx"
 
 
 async def test_a_client_that_leaves_ends_its_subrequests(

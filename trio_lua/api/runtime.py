@@ -274,7 +274,9 @@ class Runtime:
         self.set_request_header = export("set_request_header")
         self.run_hook = export("run_hook")
         self.run_content_hook = export("run_content_hook")
-        self.driver = Driver(export("resume"), export("drop"), table.ops, table.spawning)
+        self.driver = Driver(
+            export("resume"), export("drop"), table.ops, table.spawning, table.inline
+        )
         self._handlers: dict[int, tuple[LuaCode, int]] = {}
         self._templates: dict[Template, int] = {}
         for name in http.variables:

@@ -79,9 +79,9 @@ def install(table: OpTable, runner: Callable[[], Runner]) -> None:
     def stream_close(id: int) -> None:
         runner().stream_close(id)
 
-    table.op("capture", capture)
-    table.op("place_subrequest", place)
-    table.op("run_subrequests", run_placed)
+    table.op("capture", capture, inline=True)
+    table.op("place_subrequest", place, inline=True)
+    table.op("run_subrequests", run_placed, inline=True)
     table.op("start_subrequests", start_placed, spawns=True)
     table.op("wait_subrequests", wait_placed)
     table.op("stream_open", stream_open, spawns=True)

@@ -101,6 +101,7 @@ class Driver:
         drop: Lua's ``rt.export.drop``.
         ops: The operations by number.
         spawning: Numbers of the operations that start tasks in their owner's nursery.
+        inline: Numbers of the operations that leave the inline run themselves, if they have to wait.
     """
 
     def __init__(
@@ -109,11 +110,13 @@ class Driver:
         drop: Callable[[int], None],
         ops: Sequence[Op],
         spawning: Collection[int] = (),
+        inline: Collection[int] = (),
     ) -> None:
         self._resume = resume
         self._drop = drop
         self._ops = ops
         self._spawning = spawning
+        self._inline = inline
 
     async def finish(self, owner: Owner, result: Any) -> Any:
         """Run a thread to its end.
@@ -126,7 +129,7 @@ class Driver:
             The outcome that is not :attr:`Outcome.SUSPENDED`: an int, or a tuple that begins with one.
         """
         while type(result) is tuple and result[0] == 1:
-            if owner.inline:
+            if owner.inline and result[2] not in self._inline:
                 await detach(owner)
             thread = result[1]
             if result[2] in self._spawning and getattr(owner, "nursery", None) is None:

@@ -32,6 +32,7 @@ class OpTable:
         self.ops: list[Op] = []
         self.numbers: dict[str, int] = {}
         self.spawning: set[int] = set()
+        self.inline: set[int] = set()
 
     def call(self, name: str, function: Call) -> None:
         """Add a plain function.
@@ -43,13 +44,15 @@ class OpTable:
             raise ValueError(f"the call {name!r} is there already")
         self.calls[name] = function
 
-    def op(self, name: str, function: Op, *, spawns: bool = False) -> None:
+    def op(self, name: str, function: Op, *, spawns: bool = False, inline: bool = False) -> None:
         """Add an operation that suspends its thread.
 
         Args:
             name: What Lua calls it.
             function: What the driver awaits.
             spawns: It starts tasks in its owner's ``nursery``, which lasts as long as the handler.
+            inline: It may run in the task that received the request, because it often need not wait, and calls
+                :func:`trio_lua.lua.driver.detach` before it does.
 
         Raises:
             ValueError: The name is taken.
@@ -59,4 +62,6 @@ class OpTable:
         self.numbers[name] = len(self.ops)
         if spawns:
             self.spawning.add(len(self.ops))
+        if inline:
+            self.inline.add(len(self.ops))
         self.ops.append(function)

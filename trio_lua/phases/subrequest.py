@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trio_lua.api.runtime import Runtime
-from trio_lua.lua.driver import resume_detached
+from trio_lua.lua.driver import detach, resume_detached
 from trio_lua.request.context import ClientConnection
 from trio_lua.request.sink import Capture, Ordered, Pipe, Sink
 from trio_lua.request.state import Request
@@ -54,10 +54,11 @@ class Subrequest(Request):
         parent: What made it.
         captured: Whether its response is kept for the parent instead of being part of the parent's.
         sink: Where its response goes (:attr:`connection`).
+        terminated: Whether it, or one below it, has ended the client's connection.
         ended: Set at its end; not there unless it was started beside its parent.
     """
 
-    __slots__ = ("captured", "ended", "parent", "sink")
+    __slots__ = ("captured", "ended", "parent", "sink", "terminated")
 
     ended: trio.Event
 
@@ -67,6 +68,7 @@ class Subrequest(Request):
         super().__init__(id, lua, sink, parent.host, length)
         self.parent = parent
         self.captured = captured
+        self.terminated = False
         self.sink = sink
         self.server = parent.server
         self.plan = parent.plan
@@ -227,12 +229,20 @@ class Subrequests:
             except StopIteration:
                 continue
             waiting.append((sub, coroutine))
+        terminated = [sub for sub in subs if sub.terminated]
+        if waiting or terminated:
+            await detach(subs[0].parent)
+        if terminated:
+            self.terminate(terminated[0])
         if len(waiting) == 1:
             await self._task(*waiting[0])
         elif waiting:
             async with trio.open_nursery() as nursery:
                 for sub, coroutine in waiting:
                     nursery.start_soon(self._task, sub, coroutine)
+        if any(sub.terminated for sub in subs):
+            # the request is cancelled, so nothing of it goes on from here
+            await trio.lowlevel.checkpoint()
 
     async def _task(self, sub: Subrequest, coroutine: Any) -> None:
         with trio.CancelScope() as sub.cancel_scope:
@@ -351,8 +361,10 @@ class Subrequests:
         """A subrequest ends the client's connection, and with it the request it is part of."""
         main: Request = sub
         while isinstance(main, Subrequest):
+            main.terminated = True
             main = main.parent
         main.connection.abort()
+        # None while it runs inline: then whoever runs the subrequest goes on with this
         if main.cancel_scope is not None:
             main.cancel_scope.cancel()
 
