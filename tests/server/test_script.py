@@ -33,6 +33,11 @@ async def test_arguments_and_name() -> None:
     assert (status, text) == (0, b"hello.lua a 2 2 b\n")
 
 
+async def test_functions_of_modules() -> None:
+    code = "print(ndk.set_var.set_escape_uri(' '), ndk.set_var.set_encode_base32('a'))"
+    assert await run(code) == (0, b"%20c4======\n")
+
+
 async def test_chunks_share_their_globals() -> None:
     written: list[bytes] = []
     chunks = [(b"x = 1", "=one"), (b"print(x)", "=two")]

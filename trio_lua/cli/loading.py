@@ -68,10 +68,17 @@ def _application(
     source: str | Path, prefix: str, listens: tuple[Listen, ...], folders: tuple[str, ...]
 ) -> Config:
     from trio_lua.config.builder import from_lua
+    from trio_lua.modules import BUNDLED
 
     search = "".join(f"{f}?.lua;{f}?/init.lua;" for f in dict.fromkeys(folders))
     try:
-        config = from_lua(source, prefix=prefix, lua_package_path=f"{search};", access_log="off")
+        config = from_lua(
+            source,
+            prefix=prefix,
+            modules=BUNDLED,
+            lua_package_path=f"{search};",
+            access_log="off",
+        )
     except ConfigError as exc:
         # its place is this module's
         raise ConfigError(exc.message, hint=exc.hint) from None

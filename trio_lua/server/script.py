@@ -17,6 +17,7 @@ from trio_lua.config.builder import ConfigBuilder
 from trio_lua.errors import LuaError
 from trio_lua.log.error_log import Log
 from trio_lua.lua.driver import Outcome
+from trio_lua.modules import BUNDLED
 
 __all__ = ["run_script"]
 
@@ -57,7 +58,7 @@ async def run_script(
     """
     epoch = time.time() - trio.current_time()
     runtime = Runtime(
-        ConfigBuilder().build(),
+        ConfigBuilder(modules=BUNDLED).build(),
         clock=lambda: trio.current_time() + epoch,
         sinks=[error_log],
         product="",

@@ -121,7 +121,7 @@ end
 -- Seconds with three digits after the point at most.
 local function seconds(r, command)
     local duration = text(r, command.args[1] or "")
-    if duration == "" or not (find(duration, "^%d*%.?%d?%d?%d?$") or find(duration, "^%d+$")) then
+    if duration == "" or not find(duration, "^%d*%.?%d?%d?%d?$") then
         return fail(r, 400, 'invalid sleep duration "' .. duration .. '"')
     end
     return tonumber(duration) or 0
