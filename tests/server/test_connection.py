@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from serving import config, location
+from serving import MemoryLog, config, location
 
 from trio_lua.config.model import Settings
+from trio_lua.server.worker import Worker
 
 Serve = Callable[..., Any]
 
@@ -252,3 +253,13 @@ async def test_quit_finishes_running_requests(serve: Serve) -> None:
         assert await idle.rest() == b""
         assert (await busy.response())[2] == b"done\n"
         assert await busy.rest() == b""
+
+
+async def test_an_idle_server_has_nothing_to_do(mock_clock: trio.testing.MockClock) -> None:
+    """Nobody wakes up while no client is there, so that virtual time can jump over years."""
+    async with trio.open_nursery() as nursery:
+        worker = Worker(config([HELLO]), error_log=MemoryLog())
+        await nursery.start(worker.run, [])
+        await trio.testing.wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().seconds_to_next_deadline == float("inf")
+        nursery.cancel_scope.cancel()

@@ -90,6 +90,7 @@ class Worker:
         self._nursery: trio.Nursery | None = None
         self._accepting: list[trio.CancelScope] = []
         self._drained = trio.Event()
+        self._arrival = trio.Event()
         self._files = LogFiles()
         self._sinks: list[Log] = [error_log]
         self._sink_numbers: dict[Any, int] = {}
@@ -193,6 +194,7 @@ class Worker:
         self._last_connection += 1
         conn = Connection(self._last_connection, self.runtime, endpoint, transport)
         self.connections[conn.id] = conn
+        self._arrival.set()
         return conn
 
     def disconnect(self, conn: Connection) -> None:
@@ -425,6 +427,10 @@ class Worker:
     async def _sweep(self) -> None:
         assert self._parked is not None
         while True:
+            if not self.connections:
+                # an idle server wakes nobody, and virtual time can jump
+                self._arrival = trio.Event()
+                await self._arrival.wait()
             await trio.sleep(_SWEEP)
             self._parked.sweep(trio.current_time())
 
