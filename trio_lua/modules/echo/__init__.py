@@ -2,6 +2,9 @@
 
 The directives of a location make a program, a list of commands that the Lua half runs as the
 request's entry thread. Options are worked out here, because only words without variables can be some.
+
+Two things are other than there: ``echo_blocking_sleep`` lets other requests go on, and the body that
+``echo_subrequest -f`` reads from a file is also ``$echo_request_body``, as its manual says.
 """
 
 from __future__ import annotations
