@@ -48,8 +48,8 @@ class Transport(Protocol):
             Broken: The peer is gone.
         """
 
-    def send_eof(self) -> None:
-        """Say that nothing more will come, where the transport can say so without waiting."""
+    async def send_eof(self) -> None:
+        """Say that nothing more will come, where the transport can say so."""
 
     def close(self) -> None:
         """Close now. Safe to call again."""
@@ -121,7 +121,7 @@ class SocketTransport:
             except (trio.ClosedResourceError, OSError, ValueError) as error:
                 raise Broken(str(error)) from None
 
-    def send_eof(self) -> None:
+    async def send_eof(self) -> None:
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
@@ -176,8 +176,10 @@ class StreamTransport:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise Broken(str(error)) from None
 
-    def send_eof(self) -> None:
-        """Streams say so when they are closed."""
+    async def send_eof(self) -> None:
+        if isinstance(self.stream, trio.abc.HalfCloseableStream):
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self.stream.send_eof()
 
     def close(self) -> None:
         self._closed = True

@@ -291,9 +291,9 @@ class Worker:
         ):
             conn.close()
             return
-        conn.transport.send_eof()
         await detach(request)
         with trio.move_on_after(settings.lingering_time):
+            await conn.transport.send_eof()
             while True:
                 with trio.move_on_after(settings.lingering_timeout) as waiting:
                     try:

@@ -131,6 +131,10 @@ local function frames(co, level)
             n = n + 1
             lines[n] = describe(info)
             last, last_at = info, n
+            if n > MAX_FRAMES then
+                -- an overflown stack has frames without end
+                break
+            end
         end
     end
     if last then

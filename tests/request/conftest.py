@@ -1,0 +1,3 @@
+from serving import serve
+
+__all__ = ["serve"]
