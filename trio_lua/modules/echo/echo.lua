@@ -33,7 +33,8 @@ local function begin(r)
     local settings = r.loc.settings
     r.status = settings and settings.echo_status or 200
     if not r.ct_set then
-        r.ct = py.content_type(r.cid)
+        -- that of a file with this path
+        r.ct = find(r.uri, ".", 1, true) and py.content_type(r.cid) or r.loc.default_type
     end
     r.cl = nil
     r.headers_started = true
