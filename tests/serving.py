@@ -180,13 +180,15 @@ class Running:
         self._parked = parked
         self.clients: list[Client] = []
 
-    async def connect(self, listen: Listen | None = None) -> Client:
+    async def connect(self, listen: Listen | None = None, *, slow: bool = False) -> Client:
+        """A client; ``slow``: nothing between the two keeps what it does not read."""
         if self._parked:
             ours, theirs = socket.socketpair()
             self.worker.serve_socket(theirs, listen)
             stream: Any = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         else:
-            stream, theirs_stream = trio.testing.memory_stream_pair()
+            pair = trio.testing.lockstep_stream_pair if slow else trio.testing.memory_stream_pair
+            stream, theirs_stream = pair()
             assert self.worker._nursery is not None
             self.worker._nursery.start_soon(self.worker.serve_stream, theirs_stream, listen)
         client = Client(stream)
