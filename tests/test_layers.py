@@ -15,6 +15,7 @@ LAYERS = {
     "http": 1,
     "log": 1,
     "lua": 1,
+    "net": 2,
     "request": 2,
     "api": 3,
     "phases": 4,

@@ -28,6 +28,7 @@ FAMILIES = (
     "charset",
     "gzip",
     "subrequest",
+    "socket",
     "base",
     "worker",
     "modules",

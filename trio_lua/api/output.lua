@@ -416,6 +416,7 @@ local function number_text(n)
     end
     return tostring(n)
 end
+rt.number_text = number_text
 
 local flatten
 
@@ -774,6 +775,9 @@ local function after_content(r, outcome, ...)
     end
     if r.loc.released_early then
         requests[r.id] = nil
+        if r.cleanup then
+            rt.clean_up(r)
+        end
     end
     return CONCLUDED, data, keepalive
 end

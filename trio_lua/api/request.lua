@@ -87,11 +87,33 @@ function rt.export.restart(id)
     r.internal, r.ctx, r.captures_kept, r.http10 = true, nil, nil, nil
 end
 
+-- Call f(r) when request r has ended.
+function rt.at_release(r, f)
+    local cleanup = r.cleanup
+    if cleanup then
+        cleanup[#cleanup + 1] = f
+    else
+        r.cleanup = { f }
+    end
+end
+
+local function clean_up(r)
+    local cleanup = r.cleanup
+    r.cleanup = nil
+    for i = 1, #cleanup do
+        cleanup[i](r)
+    end
+end
+rt.clean_up = clean_up
+
 function rt.export.release(id)
     local r = requests[id]
     if r then
         requests[id] = nil
         r.released = true
+        if r.cleanup then
+            clean_up(r)
+        end
     end
 end
 

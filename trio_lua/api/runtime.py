@@ -26,6 +26,7 @@ from trio_lua.api import (
 )
 from trio_lua.api import time as time_api
 from trio_lua.api.modules import Modules
+from trio_lua.api.socket import Sockets
 from trio_lua.api.subrequest import Runner
 from trio_lua.config.model import Config, LuaCode, Template, Var
 from trio_lua.errors import LuaError, ProtocolError
@@ -189,6 +190,8 @@ class Runtime:
         expires.install(table)
         gzip.install(table, self.connections)
         self.subrequests = subrequests
+        #: The cosockets of the VM.
+        self.sockets = Sockets(table)
         if subrequests is not None:
             subrequest.install(table, subrequests)
         plain: dict[str, Callable[..., Any]] = {**codec.calls(), **time_api.calls(clock)}

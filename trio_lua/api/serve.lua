@@ -9,7 +9,7 @@ local S, requests, locations = rt.S, rt.requests, rt.locations
 local pairs, select, sub = pairs, select, string.sub
 local band = require("bit").band
 local closure, start_thread, conclude = rt.closure, rt.start_thread, rt.conclude
-local recognise, new_request = rt.recognise, rt.new_request
+local recognise, new_request, clean_up = rt.recognise, rt.new_request, rt.clean_up
 local EXIT, LOAD_FAILED, CONCLUDED = rt.outcome.EXIT, rt.outcome.LOAD_FAILED, rt.outcome.CONCLUDED
 local READ, STARTED = 9, 10
 rt.outcome.READ, rt.outcome.STARTED = READ, STARTED
@@ -77,6 +77,9 @@ local function after_step(r, head_len, route, i, outcome, ...)
         return STARTED, r.id, head_len, r.host, route.number, i, CONCLUDED, data, keepalive
     end
     requests[r.id] = nil
+    if r.cleanup then
+        clean_up(r)
+    end
     return CONCLUDED, data, keepalive, head_len, route.number
 end
 

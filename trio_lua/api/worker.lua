@@ -20,7 +20,7 @@ end
 
 --- From now on ngx.worker.exiting() is true.
 function rt.export.set_exiting()
-    exiting = true
+    exiting, rt.exiting = true, true
 end
 
 local worker = {}

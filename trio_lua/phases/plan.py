@@ -298,6 +298,17 @@ class Plans:
             "body_buffer_size": settings.client_body_buffer_size,
             "released_early": bool(plan.chain) and not plan.has_log,
         }
+        values["socket"] = {
+            "connect_timeout": settings.lua_socket_connect_timeout,
+            "send_timeout": settings.lua_socket_send_timeout,
+            "read_timeout": settings.lua_socket_read_timeout,
+            "buffer_size": settings.lua_socket_buffer_size,
+            "pool_size": settings.lua_socket_pool_size,
+            "keepalive_timeout": settings.lua_socket_keepalive_timeout,
+            "log_errors": settings.lua_socket_log_errors,
+            "resolver": runtime.sockets.resolver_number(settings.resolver),
+            "resolver_timeout": settings.resolver_timeout,
+        }
         if settings.keepalive_header is not None:
             values["keepalive_header"] = str(settings.keepalive_header)
         values.update(filter_constants(settings, runtime))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import select
 import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ import trio
 
 from trio_lua.errors import ProtocolError
 from trio_lua.lua.driver import resume_detached
+from trio_lua.net.poller import READ, new_poller
 from trio_lua.server.connection import Connection, Served
 from trio_lua.server.listener import Endpoint
 from trio_lua.server.transport import RECEIVE_SIZE, SocketTransport
@@ -28,7 +28,7 @@ from trio_lua.server.transport import RECEIVE_SIZE, SocketTransport
 if TYPE_CHECKING:
     from trio_lua.server.worker import Worker
 
-__all__ = ["ParkedDriver", "supported"]
+__all__ = ["ParkedDriver"]
 
 #: Events taken in one turn.
 _BATCH = 64
@@ -42,37 +42,6 @@ _EXHAUSTED_PAUSE = 0.5
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
-class _Kqueue:
-    """The part of ``select.epoll`` that is used here, over kqueue."""
-
-    def __init__(self) -> None:
-        self._queue = select.kqueue()  # type: ignore[attr-defined,unused-ignore]
-
-    def _change(self, fd: int, flags: int) -> None:
-        event = select.kevent(fd, select.KQ_FILTER_READ, flags)  # type: ignore[attr-defined,unused-ignore]
-        self._queue.control([event], 0, 0)
-
-    def register(self, fd: int, _mask: int) -> None:
-        self._change(fd, select.KQ_EV_ADD)  # type: ignore[attr-defined,unused-ignore]
-
-    def unregister(self, fd: int) -> None:
-        self._change(fd, select.KQ_EV_DELETE)  # type: ignore[attr-defined,unused-ignore]
-
-    def poll(self, timeout: float, maxevents: int) -> list[tuple[int, int]]:
-        return [(event.ident, 0) for event in self._queue.control(None, maxevents, timeout)]
-
-    def fileno(self) -> int:
-        return self._queue.fileno()  # type: ignore[no-any-return,unused-ignore]
-
-    def close(self) -> None:
-        self._queue.close()
-
-
-def supported() -> bool:
-    """Whether the platform has epoll or kqueue."""
-    return hasattr(select, "epoll") or hasattr(select, "kqueue")
-
-
 class ParkedDriver:
     """Runs the connections of a worker's listening sockets.
 
@@ -84,8 +53,8 @@ class ParkedDriver:
     def __init__(self, worker: Worker, nursery: trio.Nursery) -> None:
         self._worker = worker
         self._nursery = nursery
-        self._epoll: Any = select.epoll() if hasattr(select, "epoll") else _Kqueue()
-        self._mask = getattr(select, "EPOLLIN", 1) | getattr(select, "EPOLLRDHUP", 0)
+        self._epoll: Any = new_poller()
+        self._mask = READ
         self._parked: dict[int, Connection] = {}
         self._listeners: dict[int, tuple[socket.socket, Endpoint]] = {}
         self._again: deque[Connection] = deque()

@@ -22,6 +22,7 @@ from trio_lua.errors import LuaError, ProtocolError
 from trio_lua.log.error_log import ALERT, ErrorLog, Log
 from trio_lua.log.files import LogFiles
 from trio_lua.lua.driver import detach
+from trio_lua.net.poller import supported
 from trio_lua.phases.access_log import AccessLogs
 from trio_lua.phases.engine import Engine
 from trio_lua.phases.matcher import ServerTable
@@ -30,7 +31,7 @@ from trio_lua.request.phase import Phase
 from trio_lua.request.state import Request
 from trio_lua.server.connection import ANSWERED, Connection
 from trio_lua.server.listener import Endpoint
-from trio_lua.server.parked import ParkedDriver, supported
+from trio_lua.server.parked import ParkedDriver
 from trio_lua.server.task import serve_stream
 from trio_lua.server.transport import Broken, Transport
 
@@ -337,7 +338,11 @@ class Worker:
             if http.lua_shared_globals:
                 self.runtime.vm.export("share_globals")()
             ready = True
-            async with self.runtime.modules.open(), trio.open_nursery() as outer:
+            async with (
+                self.runtime.modules.open(),
+                self.runtime.sockets.running(),
+                trio.open_nursery() as outer,
+            ):
                 self._run_hook(http.init_worker_by_lua, Phase.INIT_WORKER)
                 async with trio.open_nursery() as inner:
                     self._nursery = inner

@@ -1,0 +1,257 @@
+"""``ngx.socket.tcp``: the calls and operations behind cosockets.
+
+Lua knows a socket by a number. It closes its sockets when their request ends; an operation that is cancelled closes
+the socket that it waits for, whose state nobody could know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any
+
+import trio
+
+from trio_lua.errors import TrioLuaError
+from trio_lua.lua.ops import OpTable
+from trio_lua.net.errors import SocketError, text_of
+from trio_lua.net.poller import Watcher
+from trio_lua.net.pool import Pools
+from trio_lua.net.resolver import Resolver, SystemResolver
+from trio_lua.net.tcp import TcpSocket, failed, is_address, parse_destination
+
+__all__ = ["Sockets"]
+
+#: What ``setoption`` and ``getoption`` know: level and name for the system.
+_OPTIONS = {
+    b"keepalive": (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+    b"reuseaddr": (socket.SOL_SOCKET, socket.SO_REUSEADDR),
+    b"tcp-nodelay": (socket.IPPROTO_TCP, socket.TCP_NODELAY),
+    b"sndbuf": (socket.SOL_SOCKET, socket.SO_SNDBUF),
+    b"rcvbuf": (socket.SOL_SOCKET, socket.SO_RCVBUF),
+}
+
+#: nil, text, log line, level: how a failure reaches Lua.
+Failure = tuple[None, bytes, "bytes | None", int]
+
+
+def _failure(error: SocketError) -> Failure:
+    log = None if error.log is None else error.log.encode("utf-8", "surrogateescape")
+    return None, error.text.encode("utf-8", "surrogateescape"), log, error.level
+
+
+_CLOSED: Failure = (None, b"closed", None, 0)
+
+
+class Sockets:
+    """The cosockets of a VM, its pools and its resolvers.
+
+    Args:
+        table: Where to add the calls and operations of ``socket.lua``.
+    """
+
+    def __init__(self, table: OpTable) -> None:
+        self.watcher = Watcher()
+        self.pools = Pools(self.watcher)
+        self._system = SystemResolver()
+        self._resolvers: list[Resolver] = []
+        self._sockets: dict[int, TcpSocket] = {}
+        self._last = 0
+        self._blocked = (
+            BlockingIOError,
+            InterruptedError,
+            ssl.SSLWantReadError,
+            ssl.SSLWantWriteError,
+        )
+        for name in ("connect", "receive", "send", "rest", "close", "reused", "set", "get"):
+            table.call(f"tcp_{name}", getattr(self, f"_{name}"))
+        for name in ("connect", "receive", "send"):
+            table.op(f"tcp_{name}", getattr(self, f"_{name}_op"))
+        table.call("is_address", _is_address)
+
+    @property
+    def open(self) -> int:
+        """How many sockets requests have open."""
+        return len(self._sockets)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look after idle connections; close them at the end."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.watcher.run)
+                nursery.start_soon(self.pools.run)
+                yield
+                nursery.cancel_scope.cancel()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close everything."""
+        for link in self._sockets.values():
+            link.close()
+        self._sockets.clear()
+        self.pools.close()
+        self.watcher.close()
+
+    def resolver_number(self, words: tuple[str, ...]) -> int:
+        """The number of the resolver that a ``resolver`` directive describes; 0 without one."""
+        return 0
+
+    def resolver(self, number: int) -> Resolver:
+        """The resolver of a location."""
+        return self._resolvers[number - 1] if number else self._system
+
+    # -------------------------------------------------------------------- calls
+
+    def _connect(
+        self,
+        host: bytes,
+        port: int,
+        key: bytes,
+        pool_size: int,
+        backlog: int | None,
+        local: bytes | None,
+        local_port: int,
+    ) -> tuple[int, int] | Failure:
+        """Number and times of reuse, which is -1 when the operation has to follow."""
+        pool = self.pools.get(key)
+        if pool is None and pool_size:
+            pool = self.pools.open(key, pool_size, backlog)
+        if pool is not None:
+            rested = pool.take()
+            if rested is not None:
+                assert isinstance(rested, TcpSocket)
+                rested.pool = pool
+                return self._add(rested), rested.reused
+        link: TcpSocket | None = None
+        try:
+            queued = pool is not None and pool.admit()
+            link = TcpSocket(pool, None if local is None else (local.decode(), local_port))
+            link.queued = queued
+            link.destination = parse_destination(os.fsdecode(host), port)
+            done = link.connect_nowait()
+        except SocketError as error:
+            if link is not None:
+                link.close()
+            return _failure(error)
+        return self._add(link), 0 if done else -1
+
+    def _add(self, link: TcpSocket) -> int:
+        self._last = number = self._last + 1
+        self._sockets[number] = link
+        return number
+
+    def _receive(self, number: int, size: int) -> bytes | Failure | None:
+        link = self._sockets.get(number)
+        if link is None:
+            return _CLOSED
+        # the common case without a function call of its own
+        try:
+            return link.sock.recv(size)  # type: ignore[union-attr]
+        except self._blocked:
+            return None
+        except OSError as error:
+            return _failure(failed("recv", error))
+
+    def _send(self, number: int, data: bytes) -> bool | Failure:
+        link = self._sockets.get(number)
+        if link is None:
+            return _CLOSED
+        try:
+            return link.send_nowait(data)
+        except SocketError as error:
+            return _failure(error)
+
+    def _rest(
+        self, number: int, key: bytes, size: int, seconds: float
+    ) -> bool | tuple[None, bytes]:
+        link = self._sockets.pop(number, None)
+        if link is None:
+            return None, b"closed"
+        try:
+            link.rest(link.pool or self.pools.open(key, size), seconds or math.inf)
+        except SocketError as error:
+            return None, error.text.encode()
+        return True
+
+    def _close(self, number: int) -> bool:
+        link = self._sockets.pop(number, None)
+        if link is None:
+            return False
+        link.close()
+        return True
+
+    def _reused(self, number: int) -> int | None:
+        link = self._sockets.get(number)
+        return None if link is None else link.reused
+
+    def _set(self, number: int, name: bytes, value: int) -> bool | tuple[None, bytes]:
+        link, option = self._sockets.get(number), _OPTIONS[name]
+        if link is None or link.sock is None:
+            return None, b"closed"
+        try:
+            link.sock.setsockopt(*option, value)
+        except OSError as error:
+            return None, text_of(error).encode()
+        return True
+
+    def _get(self, number: int, name: bytes) -> int | tuple[None, bytes]:
+        link, option = self._sockets.get(number), _OPTIONS[name]
+        if link is None or link.sock is None:
+            return None, b"closed"
+        try:
+            return link.sock.getsockopt(*option)
+        except OSError as error:
+            return None, text_of(error).encode()
+
+    # --------------------------------------------------------------- operations
+
+    @contextlib.contextmanager
+    def _closing(self, number: int) -> Any:
+        """The socket, which is closed when the wait does not end in its own way."""
+        try:
+            yield self._sockets[number]
+        except TrioLuaError:
+            raise
+        except BaseException:
+            self._close(number)
+            raise
+
+    async def _connect_op(
+        self, _owner: Any, number: int, timeout: float, resolver: int, resolver_timeout: float
+    ) -> tuple[int] | Failure:
+        try:
+            with self._closing(number) as link:
+                self._sockets[number] = await link.connect(
+                    timeout, self.resolver(resolver), resolver_timeout
+                )
+        except SocketError as error:
+            self._close(number)
+            return _failure(error)
+        return (self._sockets[number].reused,)
+
+    async def _receive_op(
+        self, _owner: Any, number: int, size: int, timeout: float
+    ) -> tuple[bytes] | Failure:
+        try:
+            with self._closing(number) as link:
+                return (await link.receive(size, timeout),)
+        except SocketError as error:
+            return _failure(error)
+
+    async def _send_op(self, _owner: Any, number: int, timeout: float) -> tuple[bool] | Failure:
+        try:
+            with self._closing(number) as link:
+                await link.send(timeout)
+        except SocketError as error:
+            return _failure(error)
+        return (True,)
+
+
+def _is_address(text: bytes) -> bool:
+    return is_address(socket.AF_INET, text.decode("latin-1"))

@@ -1,0 +1,422 @@
+"""Stream sockets for Lua code: connect, send, receive, in the "try first, wait second" way."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+
+from trio_lua.net.errors import CRIT, ERR, SocketError, text_of
+from trio_lua.net.pool import Pool
+from trio_lua.net.resolver import Resolver
+
+__all__ = ["Destination", "TcpSocket", "failed", "is_address", "parse_destination"]
+
+#: Bytes given to the system in one call.
+_SEND_SIZE = 262144
+
+#: How long one address may take before the next one is tried as well (RFC 8305).
+_ATTEMPT_DELAY = 0.25
+
+_PORT = re.compile(r":(\d{1,5})")
+
+#: Refusals that are part of life; other reasons are critical in nginx's logs.
+_ORDINARY = frozenset(
+    (
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EPIPE,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+    )
+)
+
+Address = tuple[int, "tuple[str, int] | str | bytes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where to connect.
+
+    Attributes:
+        text: As it appears in log lines.
+        address: Family and address, when no resolution is needed.
+        host: The name to resolve otherwise.
+        port: Of the peer.
+    """
+
+    text: str
+    address: Address | None
+    host: str
+    port: int
+
+
+_NOWHERE = Destination("", None, "", 0)
+
+
+def parse_destination(host: str, port: int) -> Destination:
+    """What a host argument of Lua's ``connect`` means: a path, an address or a name.
+
+    Raises:
+        SocketError: It is malformed.
+    """
+    if host[:5].lower() == "unix:":
+        path = host[5:]
+        if not path:
+            raise _bad_host(host, "no path in the unix domain socket")
+        raw = os.fsencode(path)
+        if len(raw) > 107:
+            raise _bad_host(host, "too long path in the unix domain socket")
+        return Destination(host, (socket.AF_UNIX, raw), host, 0)
+    if host.startswith("["):
+        inner, bracket, rest = host[1:].partition("]")
+        if not bracket or not is_address(socket.AF_INET6, inner):
+            raise _bad_host(host, "invalid IPv6 address")
+        port = _own_port(host, rest, port)
+        return Destination(f"[{inner}]:{port}", (socket.AF_INET6, (inner, port)), inner, port)
+    name, colon, _ = host.partition(":")
+    if colon:
+        port = _own_port(host, host[len(name) :], port)
+    if not name:
+        raise _bad_host(host, "no host")
+    if is_address(socket.AF_INET, name):
+        return Destination(f"{name}:{port}", (socket.AF_INET, (name, port)), name, port)
+    return Destination(f"{name}:{port}", None, name, port)
+
+
+def _bad_host(host: str, reason: str) -> SocketError:
+    return SocketError(f'failed to parse host name "{host}": {reason}')
+
+
+def _own_port(host: str, rest: str, port: int) -> int:
+    if not rest:
+        return port
+    match = _PORT.fullmatch(rest)
+    if match is None or not 1 <= int(match[1]) <= 65535:
+        raise _bad_host(host, "invalid port")
+    return int(match[1])
+
+
+def is_address(family: int, text: str) -> bool:
+    """Whether a text is a numeric address."""
+    try:
+        socket.inet_pton(family, text)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def address_of(text: str, port: int) -> Address:
+    """Family and address of a numeric address."""
+    return (socket.AF_INET6 if ":" in text else socket.AF_INET), (text, port)
+
+
+def _address_text(address: Address) -> str:
+    family, where = address
+    if family == socket.AF_UNIX:
+        return f"unix:{os.fsdecode(where)}"  # type: ignore[arg-type]
+    host, port = where
+    return f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+
+
+def _refused(number: int, address: Address, *, at_once: bool) -> SocketError:
+    """A connection could not be made; nginx names the address only when that is known at once."""
+    reason = os.strerror(number)
+    where = f"connect() to {_address_text(address)} failed" if at_once else "connect() failed"
+    level = ERR if number in _ORDINARY else CRIT
+    return SocketError(reason.lower(), f"{where} ({number}: {reason})", level)
+
+
+class TcpSocket:
+    """One connection, from before it is made until it is closed or rests in a pool.
+
+    Attributes:
+        destination: Where to connect; set before that.
+        sock: The socket; an :class:`ssl.SSLSocket` after a handshake; None before the connection is made.
+        pool: The pool in which it is counted.
+        queued: Whether it has to wait for its turn in the pool.
+        reused: How many times it has come out of a pool.
+    """
+
+    __slots__ = ("_local", "_unsent", "destination", "pool", "queued", "reused", "sock", "tls")
+
+    def __init__(self, pool: Pool | None, local: tuple[str, int] | None = None) -> None:
+        self.destination = _NOWHERE
+        self._local = local
+        self.sock: socket.socket | None = None
+        self.pool = pool
+        self.queued = False
+        self.reused = 0
+        self.tls = False
+        self._unsent: memoryview | None = None
+
+    # ---------------------------------------------------------------- connect
+
+    def connect_nowait(self) -> bool:
+        """Begin to connect; whether that is done already.
+
+        Raises:
+            SocketError: It failed at once.
+        """
+        address = self.destination.address
+        if address is None or self.queued:
+            return False
+        self.sock = sock = self._new_socket(address)
+        number = sock.connect_ex(address[1])
+        if not number:
+            return True
+        if number == errno.EINPROGRESS:
+            return False
+        raise _refused(number, address, at_once=True)
+
+    def _new_socket(self, address: Address) -> socket.socket:
+        try:
+            sock = socket.socket(address[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            raise SocketError(text_of(error), f"socket() failed ({error})", CRIT) from None
+        if address[0] != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._local is not None:
+                try:
+                    sock.bind(self._local)
+                except OSError as error:
+                    sock.close()
+                    text = f"bind({self._local[0]}) failed ({error.errno}: {error.strerror})"
+                    raise SocketError(text_of(error), text, CRIT) from None
+        return sock
+
+    async def connect(
+        self, timeout: float, resolver: Resolver, resolver_timeout: float
+    ) -> TcpSocket:
+        """Do what :meth:`connect_nowait` left.
+
+        Args:
+            timeout: For the turn in the pool, and again for the connection, in seconds.
+            resolver: Finds the addresses of a name.
+            resolver_timeout: For that, in seconds.
+
+        Returns:
+            This socket, or one that rested in the pool.
+
+        Raises:
+            SocketError: It failed, with "timeout" also because it took too long.
+        """
+        where = self.destination
+        if self.queued:
+            pool = self.pool
+            assert pool is not None
+            with trio.move_on_after(timeout) as scope:
+                link = await pool.wait_turn()
+            if scope.cancelled_caught:
+                raise SocketError(
+                    "timeout",
+                    f"lua tcp socket queued connect timed out, when trying to connect to {where.text}",
+                )
+            self.queued = False
+            if link is not None:
+                assert isinstance(link, TcpSocket)
+                self.pool = None
+                link.pool = pool
+                return link
+            if self.connect_nowait():
+                return self
+        if self.sock is not None:
+            addresses = [where.address]
+        else:
+            found = await resolver.resolve(where.host, resolver_timeout)
+            addresses = [address_of(text, where.port) for text in found]
+        with trio.move_on_after(timeout):
+            await self._connect_any([address for address in addresses if address is not None])
+            return self
+        text = _address_text(addresses[0]) if addresses[0] else where.text
+        raise SocketError(
+            "timeout", f"lua tcp socket connect timed out, when connecting to {text}"
+        )
+
+    async def _connect_any(self, addresses: Sequence[Address]) -> None:
+        """Connect to the first address that answers."""
+        if self.sock is not None:
+            await _connected(self.sock, addresses[0])
+            return
+        if len(addresses) == 1:
+            await self._attempt(addresses[0])
+            return
+        errors: list[SocketError] = []
+
+        async def attempt(address: Address, over: trio.Event) -> None:
+            try:
+                await self._attempt(address)
+            except SocketError as error:
+                errors.append(error)
+            else:
+                nursery.cancel_scope.cancel()
+            over.set()
+
+        async with trio.open_nursery() as nursery:
+            for address in addresses:
+                over = trio.Event()
+                nursery.start_soon(attempt, address, over)
+                with trio.move_on_after(_ATTEMPT_DELAY):
+                    await over.wait()
+        if self.sock is None:
+            raise errors[0]
+
+    async def _attempt(self, address: Address) -> None:
+        sock = self._new_socket(address)
+        try:
+            number = sock.connect_ex(address[1])
+            if number == errno.EINPROGRESS:
+                await _connected(sock, address)
+            elif number:
+                raise _refused(number, address, at_once=True)
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
+        except BaseException:
+            sock.close()
+            raise
+        if self.sock is None:
+            self.sock = sock
+        else:
+            sock.close()
+
+    # ------------------------------------------------------------ send, receive
+
+    def receive_nowait(self, size: int) -> bytes | None:
+        """Bytes that are here, b"" at the end of the stream, None when there are none yet.
+
+        Raises:
+            SocketError: The connection failed.
+        """
+        assert self.sock is not None
+        try:
+            return self.sock.recv(size)
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except OSError as error:
+            raise failed("recv", error) from None
+
+    async def receive(self, size: int, timeout: float) -> bytes:
+        """Wait for bytes; b"" at the end of the stream.
+
+        Raises:
+            SocketError: The connection failed; "timeout" leaves it usable.
+        """
+        sock = self.sock
+        assert sock is not None
+        with trio.move_on_after(timeout):
+            while True:
+                try:
+                    await trio.lowlevel.wait_readable(sock)
+                except trio.ClosedResourceError:
+                    raise SocketError("closed") from None
+                data = self.receive_nowait(size)
+                if data is not None:
+                    return data
+        raise SocketError("timeout", "lua tcp socket read timed out")
+
+    def send_nowait(self, data: bytes) -> bool:
+        """Send what goes at once and keep the rest for :meth:`send`; whether nothing is left.
+
+        Raises:
+            SocketError: The connection failed.
+        """
+        sent = self._send_some(data)
+        if sent == len(data):
+            return True
+        self._unsent = memoryview(data)[sent:]
+        return False
+
+    def _send_some(self, data: bytes | memoryview) -> int:
+        assert self.sock is not None
+        try:
+            return self.sock.send(data)
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return 0
+        except OSError as error:
+            raise failed("send", error) from None
+
+    async def send(self, timeout: float) -> None:
+        """Send the rest.
+
+        Args:
+            timeout: Between two successful writes, in seconds.
+
+        Raises:
+            SocketError: The connection failed, or the peer takes nothing ("timeout").
+        """
+        sock, data = self.sock, self._unsent
+        assert sock is not None
+        assert data is not None
+        while data:
+            with trio.move_on_after(timeout) as scope:
+                try:
+                    await trio.lowlevel.wait_writable(sock)
+                except trio.ClosedResourceError:
+                    raise SocketError("closed") from None
+                # TLS wants the very bytes it refused
+                data = data[self._send_some(data if self.tls else data[:_SEND_SIZE]) :]
+            if scope.cancelled_caught:
+                raise SocketError("timeout", "lua tcp socket write timed out")
+        self._unsent = None
+
+    # -------------------------------------------------------------------- end
+
+    def rest(self, pool: Pool, seconds: float) -> None:
+        """Go into a pool.
+
+        Raises:
+            SocketError: There is data that nobody has asked for, or the peer has closed; this is closed then.
+        """
+        sock = self.sock
+        assert sock is not None
+        try:
+            # past the TLS layer, if there is one
+            socket.socket.recv(sock, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            counted = self.pool is not None
+            self.pool = None
+            pool.keep(self, seconds, counted)  # type: ignore[arg-type]
+            return
+        except OSError:
+            pass
+        self.close()
+        raise SocketError("connection in dubious state")
+
+    def close(self) -> None:
+        """Close, and leave the pool. Safe to call again."""
+        sock, pool = self.sock, self.pool
+        self.sock = self.pool = None
+        if sock is not None:
+            if sock.fileno() >= 0:
+                trio.lowlevel.notify_closing(sock)
+            sock.close()
+        if pool is not None:
+            pool.release()
+
+
+async def _connected(sock: socket.socket, address: Address) -> None:
+    """Wait for the outcome of a connection attempt."""
+    try:
+        await trio.lowlevel.wait_writable(sock)
+    except trio.ClosedResourceError:
+        raise SocketError("closed") from None
+    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if number:
+        raise _refused(number, address, at_once=False)
+
+
+def failed(call: str, error: OSError) -> SocketError:
+    """The failure of a system call on a connection."""
+    number = error.errno or 0
+    if isinstance(error, ssl.SSLError):
+        return SocketError("error", f"{call} failed ({error})")
+    level = ERR if number in _ORDINARY else CRIT
+    return SocketError(text_of(error), f"{call}() failed ({number}: {error.strerror})", level)
