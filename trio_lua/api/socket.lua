@@ -68,7 +68,7 @@ end
 
 local function object(sock, level)
     if type(sock) ~= "table" then
-        arg_error(1, "table expected, got " .. kind_of(sock), level or 4)
+        arg_error(1, "table expected, got " .. kind_of(sock), level or 3)
     end
     return sock[STATE]
 end
@@ -130,7 +130,9 @@ local function release(r)
     end
 end
 
+-- A socket of a subrequest stays until the client's request ends, as in nginx.
 local function own(r, u)
+    r = r.main or r
     local sockets = r.sockets
     if not sockets then
         sockets = {}
@@ -308,8 +310,8 @@ local function receive_any(u, size)
 end
 
 -- The state of a socket that is to be read, or nil and what to return instead.
-local function to_read(sock, name, quiet)
-    local u = object(sock, name)
+local function to_read(sock, quiet)
+    local u = object(sock, 4)
     local r = current()
     if not u or not u.id or u.read_closed then
         if quiet then
@@ -346,21 +348,21 @@ function methods.receive(...)
     if size then
         size = floor(size)
         if size < 0 then
-            arg_error(2, "bad pattern argument", 3)
+            arg_error(2, "bad pattern argument", 2)
         elseif size == 0 then
             return ""
         end
         return receive_size(u, size)
     elseif kind ~= "string" then
-        arg_error(2, "bad pattern argument", 3)
+        arg_error(2, "bad pattern argument", 2)
     elseif pattern == "*l" then
         return receive_line(u)
     elseif pattern == "*a" then
         return receive_all(u)
     elseif #pattern == 2 and byte(pattern) == 42 then
-        arg_error(2, "bad pattern argument", 3)
+        arg_error(2, "bad pattern argument", 2)
     end
-    arg_error(2, "bad pattern argument: " .. pattern, 3)
+    arg_error(2, "bad pattern argument: " .. pattern, 2)
 end
 
 function methods.receiveany(...)
@@ -372,7 +374,7 @@ function methods.receiveany(...)
     end
     local size = (type(limit) == "number" or type(limit) == "string") and tonumber(limit)
     if not size or size < 1 then
-        arg_error(2, "bad max argument", 3)
+        arg_error(2, "bad max argument", 2)
     end
     return receive_any(u, floor(size))
 end
@@ -514,7 +516,7 @@ function methods.receiveuntil(...)
     local inclusive = false
     if count == 3 then
         if type(options) ~= "table" then
-            arg_error(3, "table expected, got " .. kind_of(options), 3)
+            arg_error(3, "table expected, got " .. kind_of(options), 2)
         end
         inclusive = options.inclusive
         if inclusive ~= nil and type(inclusive) ~= "boolean" then
@@ -526,7 +528,7 @@ function methods.receiveuntil(...)
     if type(pattern) == "number" then
         pattern = tostring(pattern)
     elseif type(pattern) ~= "string" then
-        arg_error(2, "string expected, got " .. kind_of(pattern), 3)
+        arg_error(2, "string expected, got " .. kind_of(pattern), 2)
     end
     if pattern == "" then
         return nil, "pattern is empty"
@@ -537,7 +539,7 @@ function methods.receiveuntil(...)
         expect(select("#", ...), 0, 1, "expecting 0 or 1 arguments, but seen ")
         local size = ...
         if select("#", ...) == 1 then
-            size = tonumber(size) or arg_error(1, "number expected, got " .. kind_of(size), 3)
+            size = tonumber(size) or arg_error(1, "number expected, got " .. kind_of(size), 2)
             size = floor(size)
         end
         local u, err = to_read(sock, true)
@@ -605,9 +607,9 @@ local function text_of(value)
         return value and "true" or "false"
     elseif kind == "table" then
         local parts = {}
-        return concat(parts, "", 1, flatten(parts, 0, value, 5))
+        return concat(parts, "", 1, flatten(parts, 0, value, 4))
     end
-    arg_error(2, "string, number, boolean, nil, or array table expected, got " .. kind, 4)
+    arg_error(2, "string, number, boolean, nil, or array table expected, got " .. kind, 3)
 end
 rt.socket_text = text_of
 
@@ -667,23 +669,23 @@ local function options_of(options, position, conf)
     if n then
         n = floor(n)
         if n <= 0 then
-            arg_error(position, 'bad "pool_size" option value: ' .. n, 4)
+            arg_error(position, 'bad "pool_size" option value: ' .. n, 3)
         end
     elseif size ~= nil then
-        arg_error(position, 'bad "pool_size" option type: ' .. type(size), 4)
+        arg_error(position, 'bad "pool_size" option type: ' .. type(size), 3)
     end
     backlog = tonumber(backlog)
     if backlog then
         backlog = floor(backlog)
         if backlog < 0 then
-            arg_error(position, 'bad "backlog" option value: ' .. backlog, 4)
+            arg_error(position, 'bad "backlog" option value: ' .. backlog, 3)
         end
         n = n or conf.pool_size
     end
     if type(pool) == "number" then
         pool = tostring(pool)
     elseif pool ~= nil and type(pool) ~= "string" then
-        arg_error(position, 'bad "pool" option type: ' .. type(pool), 4)
+        arg_error(position, 'bad "pool" option type: ' .. type(pool), 3)
     end
     return n, backlog, pool
 end
@@ -701,7 +703,7 @@ function methods.connect(...)
     if type(host) == "number" then
         host = tostring(host)
     elseif type(host) ~= "string" then
-        arg_error(2, "string expected, got " .. kind_of(host), 3)
+        arg_error(2, "string expected, got " .. kind_of(host), 2)
     end
     local conf = settings(r)
     local pool_size, backlog, key
@@ -773,7 +775,7 @@ function methods.bind(...)
     current()
     object(sock)
     if type(address) ~= "string" then
-        arg_error(2, "string expected, got " .. kind_of(address), 3)
+        arg_error(2, "string expected, got " .. kind_of(address), 2)
     end
     if not py.is_address(address) then
         return nil, "bad address"
@@ -883,7 +885,6 @@ function methods.close(...)
     if u.downstream then
         return nil, "attempt to close a request socket"
     end
-    r.sockets[u] = nil
     finalize(u)
     return 1
 end
@@ -927,21 +928,20 @@ function methods.setkeepalive(...)
     end
     local conf = settings(r)
     if size ~= nil then
-        size = tonumber(size) or arg_error(3, "number expected, got " .. type(size), 3)
+        size = tonumber(size) or arg_error(3, "number expected, got " .. type(size), 2)
     else
         size = conf.pool_size
     end
     if size <= 0 then
-        arg_error(n, 'bad "pool_size" option value: ' .. size, 3)
+        arg_error(n, 'bad "pool_size" option value: ' .. size, 2)
     end
     if timeout ~= nil then
-        timeout = (tonumber(timeout) or arg_error(2, "number expected, got " .. type(timeout), 3)) / 1000
+        timeout = (tonumber(timeout) or arg_error(2, "number expected, got " .. type(timeout), 2)) / 1000
     else
         timeout = conf.keepalive_timeout
     end
     local ok
     ok, err = py.tcp_rest(u.id, key, floor(size), timeout)
-    r.sockets[u] = nil
     u.id, u.read_closed, u.write_closed = nil, true, true
     if not ok then
         return nil, err

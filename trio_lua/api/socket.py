@@ -223,12 +223,12 @@ class Sockets:
             raise
 
     async def _connect_op(
-        self, _owner: Any, number: int, timeout: float, resolver: int, resolver_timeout: float
+        self, _owner: Any, number: int, seconds: float, resolver: int, resolver_seconds: float
     ) -> tuple[int] | Failure:
         try:
             with self._closing(number) as link:
                 self._sockets[number] = await link.connect(
-                    timeout, self.resolver(resolver), resolver_timeout
+                    seconds, self.resolver(resolver), resolver_seconds
                 )
         except SocketError as error:
             self._close(number)
@@ -236,18 +236,18 @@ class Sockets:
         return (self._sockets[number].reused,)
 
     async def _receive_op(
-        self, _owner: Any, number: int, size: int, timeout: float
+        self, _owner: Any, number: int, size: int, seconds: float
     ) -> tuple[bytes] | Failure:
         try:
             with self._closing(number) as link:
-                return (await link.receive(size, timeout),)
+                return (await link.receive(size, seconds),)
         except SocketError as error:
             return _failure(error)
 
-    async def _send_op(self, _owner: Any, number: int, timeout: float) -> tuple[bool] | Failure:
+    async def _send_op(self, _owner: Any, number: int, seconds: float) -> tuple[bool] | Failure:
         try:
             with self._closing(number) as link:
-                await link.send(timeout)
+                await link.send(seconds)
         except SocketError as error:
             return _failure(error)
         return (True,)

@@ -14,35 +14,38 @@ import trio
 
 from trio_lua.net.errors import SocketError
 
-__all__ = ["Resolver", "SystemResolver"]
+__all__ = ["Resolver", "SystemResolver", "resolve"]
 
 
 class Resolver(Protocol):
     """Finds the addresses of a host name."""
 
-    async def resolve(self, name: str, timeout: float) -> list[str]:
+    async def resolve(self, name: str) -> list[str]:
         """The addresses of a name, at least one, as text.
 
         Raises:
-            SocketError: There are none, or the answer took longer than ``timeout`` seconds.
+            SocketError: There are none.
         """
 
 
 class SystemResolver:
     """The operating system's resolution (``/etc/hosts`` included)."""
 
-    async def resolve(self, name: str, timeout: float) -> list[str]:
-        with trio.move_on_after(timeout):
-            try:
-                found = await trio.socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError):
-                # what OpenResty says, whose way out is the same: a resolver directive
-                raise SocketError(f'no resolver defined to resolve "{name}"') from None
-            addresses = [str(entry[4][0]) for entry in found]
-            return list(dict.fromkeys(addresses))
-        raise timed_out(name)
+    async def resolve(self, name: str) -> list[str]:
+        try:
+            found = await trio.socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            # what OpenResty says, whose way out is the same: a resolver directive
+            raise SocketError(f'no resolver defined to resolve "{name}"') from None
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def timed_out(name: str) -> SocketError:
-    """The error of a resolution that took too long."""
-    return SocketError(f"{name} could not be resolved (110: Operation timed out)")
+async def resolve(resolver: Resolver, name: str, seconds: float) -> list[str]:
+    """The addresses of a name, at least one, as text.
+
+    Raises:
+        SocketError: There are none, or the answer took too long.
+    """
+    with trio.move_on_after(seconds):
+        return await resolver.resolve(name)
+    raise SocketError(f"{name} could not be resolved (110: Operation timed out)")

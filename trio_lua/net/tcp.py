@@ -14,7 +14,7 @@ import trio
 
 from trio_lua.net.errors import CRIT, ERR, SocketError, text_of
 from trio_lua.net.pool import Pool
-from trio_lua.net.resolver import Resolver
+from trio_lua.net.resolver import Resolver, resolve
 
 __all__ = ["Destination", "TcpSocket", "failed", "is_address", "parse_destination"]
 
@@ -123,6 +123,7 @@ def _address_text(address: Address) -> str:
     family, where = address
     if family == socket.AF_UNIX:
         return f"unix:{os.fsdecode(where)}"  # type: ignore[arg-type]
+    assert isinstance(where, tuple)
     host, port = where
     return f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
 
@@ -194,14 +195,14 @@ class TcpSocket:
         return sock
 
     async def connect(
-        self, timeout: float, resolver: Resolver, resolver_timeout: float
+        self, seconds: float, resolver: Resolver, resolver_seconds: float
     ) -> TcpSocket:
         """Do what :meth:`connect_nowait` left.
 
         Args:
-            timeout: For the turn in the pool, and again for the connection, in seconds.
+            seconds: For the turn in the pool at most, and again for the connection.
             resolver: Finds the addresses of a name.
-            resolver_timeout: For that, in seconds.
+            resolver_seconds: For that.
 
         Returns:
             This socket, or one that rested in the pool.
@@ -213,7 +214,7 @@ class TcpSocket:
         if self.queued:
             pool = self.pool
             assert pool is not None
-            with trio.move_on_after(timeout) as scope:
+            with trio.move_on_after(seconds) as scope:
                 link = await pool.wait_turn()
             if scope.cancelled_caught:
                 raise SocketError(
@@ -231,15 +232,13 @@ class TcpSocket:
         if self.sock is not None:
             addresses = [where.address]
         else:
-            found = await resolver.resolve(where.host, resolver_timeout)
+            found = await resolve(resolver, where.host, resolver_seconds)
             addresses = [address_of(text, where.port) for text in found]
-        with trio.move_on_after(timeout):
+        with trio.move_on_after(seconds):
             await self._connect_any([address for address in addresses if address is not None])
             return self
         text = _address_text(addresses[0]) if addresses[0] else where.text
-        raise SocketError(
-            "timeout", f"lua tcp socket connect timed out, when connecting to {text}"
-        )
+        raise SocketError("timeout", f"lua tcp socket connect timed out, when connecting to {text}")
 
     async def _connect_any(self, addresses: Sequence[Address]) -> None:
         """Connect to the first address that answers."""
@@ -303,15 +302,15 @@ class TcpSocket:
         except OSError as error:
             raise failed("recv", error) from None
 
-    async def receive(self, size: int, timeout: float) -> bytes:
-        """Wait for bytes; b"" at the end of the stream.
+    async def receive(self, size: int, seconds: float) -> bytes:
+        """Wait for bytes, ``seconds`` at most; b"" at the end of the stream.
 
         Raises:
             SocketError: The connection failed; "timeout" leaves it usable.
         """
         sock = self.sock
         assert sock is not None
-        with trio.move_on_after(timeout):
+        with trio.move_on_after(seconds):
             while True:
                 try:
                     await trio.lowlevel.wait_readable(sock)
@@ -343,11 +342,11 @@ class TcpSocket:
         except OSError as error:
             raise failed("send", error) from None
 
-    async def send(self, timeout: float) -> None:
+    async def send(self, seconds: float) -> None:
         """Send the rest.
 
         Args:
-            timeout: Between two successful writes, in seconds.
+            seconds: The time between two successful writes.
 
         Raises:
             SocketError: The connection failed, or the peer takes nothing ("timeout").
@@ -356,7 +355,7 @@ class TcpSocket:
         assert sock is not None
         assert data is not None
         while data:
-            with trio.move_on_after(timeout) as scope:
+            with trio.move_on_after(seconds) as scope:
                 try:
                     await trio.lowlevel.wait_writable(sock)
                 except trio.ClosedResourceError:
@@ -373,13 +372,15 @@ class TcpSocket:
         """Go into a pool.
 
         Raises:
-            SocketError: There is data that nobody has asked for, or the peer has closed; this is closed then.
+            SocketError: The peer has closed, or there is data that nobody has asked for; this is closed then.
         """
         sock = self.sock
         assert sock is not None
+        text = "connection in dubious state"
         try:
             # past the TLS layer, if there is one
-            socket.socket.recv(sock, 1, socket.MSG_PEEK)
+            if not socket.socket.recv(sock, 1, socket.MSG_PEEK):
+                text = "closed"
         except BlockingIOError:
             counted = self.pool is not None
             self.pool = None
@@ -388,7 +389,7 @@ class TcpSocket:
         except OSError:
             pass
         self.close()
-        raise SocketError("connection in dubious state")
+        raise SocketError(text)
 
     def close(self) -> None:
         """Close, and leave the pool. Safe to call again."""
