@@ -438,6 +438,108 @@ function ngx.re.gsub(subject, regex, replacement, options) end
 
 -- ---------------------------------------------------------------- worker and configuration
 
+---Sockets to other servers that suspend the light thread instead of blocking. They end with the request that
+---connected them.
+---@class ngx.socket
+ngx.socket = {}
+
+---A stream socket.
+---@class tcpsock
+local tcpsock = {}
+
+---Connect to a host and port, or to `unix:/path`; an idle connection of the pool is taken first.
+---@param host string
+---@param port? integer
+---@param options? { pool?: string, pool_size?: integer, backlog?: integer }
+---@return 1? ok
+---@return string? error
+function tcpsock:connect(host, port, options) end
+
+---Send a string, a number, or a nested array of them.
+---@param data string|number|boolean|table|nil
+---@return integer? bytes
+---@return string? error
+function tcpsock:send(data) end
+
+---Receive a line (`*l`), a number of bytes, or everything (`*a`).
+---@param pattern? string|integer
+---@return string? data
+---@return string? error
+---@return string? partial
+function tcpsock:receive(pattern) end
+
+---Receive what is there, at least one byte.
+---@param max integer
+---@return string? data
+---@return string? error
+function tcpsock:receiveany(max) end
+
+---An iterator that receives up to a text.
+---@param pattern string
+---@param options? { inclusive?: boolean }
+---@return (fun(size?: integer): string?, string?, string?)?
+---@return string? error
+function tcpsock:receiveuntil(pattern, options) end
+
+---Milliseconds for connecting, each send and each receive; 0 for what the directives say.
+---@param ms integer
+function tcpsock:settimeout(ms) end
+
+---@param connect integer
+---@param send integer
+---@param read integer
+function tcpsock:settimeouts(connect, send, read) end
+
+---@param option "keepalive"|"reuseaddr"|"tcp-nodelay"|"sndbuf"|"rcvbuf"
+---@param value integer|boolean
+---@return true? ok
+---@return string? error
+function tcpsock:setoption(option, value) end
+
+---@param option string
+---@return integer? value
+---@return string? error
+function tcpsock:getoption(option) end
+
+---The local address to connect from.
+---@param address string
+---@param port? integer
+---@return true? ok
+---@return string? error
+function tcpsock:bind(address, port) end
+
+---Put the connection into its pool for so many milliseconds.
+---@param ms? integer
+---@param pool_size? integer
+---@return 1? ok
+---@return string? error
+function tcpsock:setkeepalive(ms, pool_size) end
+
+---How many times the connection has come out of its pool.
+---@return integer? times
+---@return string? error
+function tcpsock:getreusedtimes() end
+
+---@return 1? ok
+---@return string? error
+function tcpsock:close() end
+
+---A new stream socket.
+---@return tcpsock
+function ngx.socket.tcp() end
+
+---The same as `ngx.socket.tcp`.
+---@return tcpsock
+function ngx.socket.stream() end
+
+---A new stream socket, connected.
+---@param host string
+---@param port? integer
+---@param options? { pool?: string, pool_size?: integer, backlog?: integer }
+---@return tcpsock? sock
+---@return string? error
+function ngx.socket.connect(host, port, options) end
+
 ---What is true of this worker.
 ---@class ngx.worker
 ngx.worker = {}
