@@ -58,4 +58,4 @@ def test_mistakes_have_a_place(
 @pytest.mark.usefixtures("without_library")
 def test_without_the_library_nothing_is_wrong(http: Callable[[str], Config]) -> None:
     assert regex.mistake("(") == ""
-    assert http("server { rewrite '(?<x>(' /; }").http.variables == {"x"}
+    assert http("server { rewrite '(?<x>(' /; }").http.groups == {"x"}

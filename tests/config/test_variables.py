@@ -76,7 +76,7 @@ def test_every_variable_must_come_from_somewhere() -> None:
 def test_named_groups_are_variables() -> None:
     variables = Variables()
     variables.declare_groups(r"(?<Year>\d+)-(?P<month>\d+)-(?'day'\d+)(?<!x)(?<=y)")
-    assert variables.declared == {"year", "month", "day"}
+    assert variables.groups == {"year", "month", "day"}
 
 
 @pytest.mark.parametrize("name", ["uri", "HOST", "http_host", "request_uri"])

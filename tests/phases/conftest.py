@@ -117,7 +117,9 @@ class FakeExchange:
         else:
             self.variables[name] = value
 
-    def match(self, pattern: str, subject: bytes, *, caseless: bool = False) -> bool:
+    def match(
+        self, pattern: str, subject: bytes, *, caseless: bool = False, keep: bool = False
+    ) -> bool:
         if pattern == "limit":
             raise ValueError("match limit")
         match = re.search(pattern.encode(), subject, re.IGNORECASE if caseless else 0)

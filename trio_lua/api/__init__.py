@@ -27,6 +27,7 @@ FAMILIES = (
     "expires",
     "charset",
     "gzip",
+    "pace",
     "subrequest",
     "socket",
     "base",

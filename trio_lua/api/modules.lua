@@ -61,6 +61,21 @@ function rt.export.define_python_variable(name, number)
     end)
 end
 
+-- A variable that a block such as map describes. What is assigned to it, or was computed and is to be kept, lies
+-- where the values of other variables lie.
+function rt.export.define_computed_variable(name, number, cached)
+    local keep = rt.keeper(name)
+    rt.declared[name] = nil
+    rt.variable_setters[name] = keep
+    rt.define_variable(name, function(r)
+        local value = py.module_get(number, r.cid)
+        if cached then
+            keep(r, value)
+        end
+        return value
+    end)
+end
+
 -- ----------------------------------------------------------------------- locations
 
 local function functions(loc, kind)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,8 +65,15 @@ class Modules:
         vm.set_call("module_get", self._get)
         vm.set_call("module_filter_header", self._filter_header)
         vm.set_call("module_filter_body", self._filter_body)
+        computed: dict[str, Callable[[Any, Any], bytes | None]] = {}
         for module in self._modules:
             self._load(module, vm)
+            computed.update(module.computed)
+        for name, variable in config.http.computed.items():
+            getter = functools.partial(_computed, computed[variable.kind], variable.value)
+            vm.export("define_computed_variable")(
+                name.encode(), self._number(name, getter), variable.cached
+            )
 
     def _load(self, module: Module, vm: VM) -> None:
         export = vm.export
@@ -184,6 +192,12 @@ class Modules:
             return function(request, request.setting(name), data, last), None
         except Exception:
             return None, traceback.format_exc().encode()
+
+
+def _computed(
+    function: Callable[[Any, Any], bytes | None], value: object, request: Any
+) -> bytes | None:
+    return function(request, value)
 
 
 def _several(result: Any) -> tuple[bytes, ...]:

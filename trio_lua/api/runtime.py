@@ -21,6 +21,7 @@ from trio_lua.api import (
     gzip,
     log,
     output,
+    pace,
     subrequest,
     var,
 )
@@ -189,6 +190,7 @@ class Runtime:
         )
         expires.install(table)
         gzip.install(table, self.connections)
+        pace.install(table, self.connections)
         self.subrequests = subrequests
         #: The cosockets of the VM.
         self.sockets = Sockets(table)
@@ -284,6 +286,8 @@ class Runtime:
         self._templates: dict[Template, int] = {}
         for name in http.variables:
             export("declare_variable")(name.encode())
+        for name in http.groups - http.variables:
+            export("declare_group")(name.encode())
         self.modules = Modules(config, vm, self.connections)
 
     def handler(self, code: LuaCode) -> int:

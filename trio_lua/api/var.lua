@@ -13,7 +13,7 @@ local concat, floor = table.concat, math.floor
 local request = rt.request
 local header_in = rt.header_in
 
-local declared = {} -- names of `set` and of named captures
+local declared = {} -- names of `set`
 rt.declared = declared
 
 function rt.export.declare_variable(name)
@@ -165,7 +165,6 @@ getters = {
     pid = function() return tostring(py.pid()) end,
     nginx_version = function() return rt.nginx_version end,
     pipe = function(r) return r.pipelined and "p" or "." end,
-    limit_rate = function(r) return r.limit_rate or "0" end,
     document_root = function(r) return py.variable(r.cid, r.id, "document_root") end,
     realpath_root = function(r) return py.variable(r.cid, r.id, "realpath_root") end,
     request_filename = function(r) return py.variable(r.cid, r.id, "request_filename") end,
@@ -180,9 +179,27 @@ rt.variable_getters = getters
 
 local setters = {
     args = function(r, value) r.args = value end,
-    limit_rate = function(r, value) r.limit_rate = value end,
 }
 rt.variable_setters = setters
+
+-- A setter for a variable whose values lie where those of `set` do.
+function rt.keeper(name)
+    return function(r, value)
+        local vars = r.vars
+        if not vars then
+            vars = {}
+            r.vars = vars
+        end
+        vars[name] = value or false
+    end
+end
+
+-- A named group of a regular expression has no value before a match.
+function rt.export.declare_group(name)
+    if not getters[name] then
+        getters[name], setters[name] = function() end, rt.keeper(name)
+    end
+end
 
 -- Request headers that nginx keeps apart.
 local OWN = { ["host"] = true, ["user-agent"] = true, ["referer"] = true, ["via"] = true }

@@ -18,6 +18,7 @@ from typing import Any
 from trio_lua.config.directives import Context, DirectiveTable, Extension
 from trio_lua.config.model import (
     AccessLog,
+    Computed,
     Condition,
     Config,
     Http,
@@ -53,7 +54,7 @@ def _names(model: type[Any], *without: str) -> frozenset[str]:
 
 _SETTINGS = _names(Settings, "extra")
 _SERVER = _names(Server, "listens", "names", "location", "source")
-_HTTP = _names(Http, "servers", "settings", "log_formats", "variables", "computed")
+_HTTP = _names(Http, "servers", "settings", "log_formats", "variables", "groups", "computed")
 _CONFIG = _names(Config, "http", "prefix", "file", "modules", "warnings")
 
 
@@ -327,7 +328,7 @@ class HttpBlock(Block):
         super().__init__(build, Context.HTTP, source)
         self.servers: list[ServerBlock] = []
         self.addresses: dict[str, Address] = {}
-        self.computed: dict[str, Any] = {}
+        self.computed: dict[str, Computed] = {}
 
     def model(self) -> Http:
         """The finished block."""
@@ -342,7 +343,13 @@ class HttpBlock(Block):
             settings=settings,
             log_formats=MappingProxyType(self.build.log_formats),
             variables=frozenset(self.build.variables.declared),
-            computed=MappingProxyType(self.computed),
+            groups=frozenset(self.build.variables.groups),
+            computed=MappingProxyType(
+                {
+                    name: replace(one, cached=one.cached and self.build.variables.is_used(name))
+                    for name, one in self.computed.items()
+                }
+            ),
             **_chosen(self.values, _HTTP),
         )
 

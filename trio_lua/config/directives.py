@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from trio_lua.config import units
-from trio_lua.config.model import Instruction, Source, Template
+from trio_lua.config.model import Computed, Instruction, Source, Template
 from trio_lua.config.syntax import Statement, fail
 from trio_lua.errors import ConfigError
 
@@ -400,6 +400,18 @@ class Use:
         block.values.pop("content", None)
         block.handlers.clear()
         block.handlers[name] = value
+
+    def compute(self, name: str, kind: str, value: object, *, cached: bool = True) -> None:
+        """Makes a declared variable (:meth:`variable`) one that an extension computes.
+
+        Args:
+            name: The variable.
+            kind: The extension's function.
+            value: What that gets.
+            cached: Whether a request computes it only once.
+        """
+        assert self.build.http is not None
+        self.build.http.computed[name] = Computed(kind, value, cached)
 
     def add_step(self, instruction: Instruction) -> None:
         """Adds an instruction to the rewrite program."""

@@ -427,6 +427,19 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Computed:
+    """A variable that a directive has declared and that a module computes when it is read.
+
+    ``kind`` names the module's function, ``value`` is what the directive's block said. ``cached``: a request
+    computes it once. As in nginx, that is so only for variables that the configuration itself reads.
+    """
+
+    kind: str
+    value: Any
+    cached: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Http:
     """The ``http`` block: the worker's VM settings and its servers."""
 
@@ -449,10 +462,12 @@ class Http:
     precontent_by_lua_no_postpone: bool = False
     lua_capture_error_log: int | None = None
     log_formats: Mapping[str, LogFormat] = field(default_factory=lambda: MappingProxyType({}))
-    #: Names declared by ``set`` (and regex captures by name): assignable from Lua.
+    #: Names declared by ``set``: assignable from Lua, and empty before.
     variables: frozenset[str] = frozenset()
-    #: ``map`` blocks and the like, of directive modules: variable -> parsed value.
-    computed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    #: Names of groups in regular expressions: assignable, and without a value before.
+    groups: frozenset[str] = frozenset()
+    #: Variables that directive modules compute, such as those of ``map``, by name.
+    computed: Mapping[str, Computed] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,8 @@ class Variables:
 
     def __init__(self) -> None:
         self.declared: set[str] = set()
+        #: Names of groups in regular expressions.
+        self.groups: set[str] = set()
         self._provided: set[str] = set()
         self._prefixes = list(PREFIXES)
         self._used: dict[str, Source] = {}
@@ -88,7 +90,7 @@ class Variables:
     def declare_groups(self, regex: str) -> None:
         """The named groups of a regular expression are variables, too."""
         for first, second in _NAMED_GROUP.findall(regex):
-            self.declared.add((first or second).lower())
+            self.groups.add((first or second).lower())
 
     def use(self, name: str, source: Source) -> Var:
         """Notes that ``$name`` is read somewhere."""
@@ -97,6 +99,10 @@ class Variables:
         lowered = name.lower()
         self._used.setdefault(lowered, source)
         return Var(lowered)
+
+    def is_used(self, name: str) -> bool:
+        """Whether the configuration itself reads a variable."""
+        return name in self._used
 
     def template(self, text: str, source: Source) -> Template:
         """Compiles text with ``$name``, ``${name}`` and ``$1``."""
@@ -127,6 +133,7 @@ class Variables:
         for name, source in self._used.items():
             known = (
                 name in self.declared
+                or name in self.groups
                 or name in BUILTIN
                 or name in self._provided
                 or name.startswith(tuple(self._prefixes))

@@ -8,7 +8,7 @@ Each is a module, or a folder: its directives and its Python half in ``__init__.
 
 from __future__ import annotations
 
-from trio_lua.modules import auth_basic, auth_request, echo, headers_more, set_misc
+from trio_lua.modules import auth_basic, auth_request, echo, headers_more, map, set_misc
 from trio_lua.request.module import Exchange, Module
 
 __all__ = ["BUNDLED", "Exchange", "Module"]
@@ -19,4 +19,5 @@ BUNDLED: tuple[Module, ...] = (
     headers_more.MODULE,
     echo.MODULE,
     set_misc.MODULE,
+    map.MODULE,
 )

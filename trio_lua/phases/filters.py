@@ -9,7 +9,8 @@ from typing import Any
 
 from trio_lua.api.runtime import Runtime
 from trio_lua.config.expires import parse_expiry
-from trio_lua.config.model import Settings
+from trio_lua.config.model import Settings, Template
+from trio_lua.config.units import parse_size
 
 __all__ = ["filter_constants"]
 
@@ -27,6 +28,11 @@ def filter_constants(settings: Settings, runtime: Runtime) -> dict[str, Any]:
             {"name": h.name, "value": runtime.template(h.value), "always": h.always}
             for h in settings.add_headers
         ]
+    if settings.limit_rate is not None:
+        names.append("limit_rate")
+        values["limit_rate"] = _size(settings.limit_rate, runtime)
+    if settings.limit_rate_after is not None:
+        values["limit_rate_after"] = _size(settings.limit_rate_after, runtime)
     if settings.gunzip:
         names.append("gunzip")
     if settings.charset is not None:
@@ -52,6 +58,12 @@ def filter_constants(settings: Settings, runtime: Runtime) -> dict[str, Any]:
     if names:
         values["filters"] = names
     return values
+
+
+def _size(size: Template, runtime: Runtime) -> Any:
+    """A number of bytes, or a list with the number of its template."""
+    text = size.literal
+    return [runtime.template(size)] if text is None else parse_size(text)
 
 
 def _expires(settings: Settings, runtime: Runtime) -> dict[str, Any]:

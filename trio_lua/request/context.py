@@ -33,6 +33,9 @@ class ClientConnection(Protocol):
             Number of bytes that wait; -1 when the peer is gone.
         """
 
+    def pace(self, rate: int, after: int) -> None:
+        """Send the present response at ``rate`` bytes a second (0: as fast as it goes), but for the first ``after``."""
+
     def abort(self) -> None:
         """Close without sending anything more."""
 

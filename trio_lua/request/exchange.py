@@ -115,8 +115,13 @@ class Exchange(Protocol):
     def set_variable(self, name: str, value: bytes) -> None:
         """Assign a variable, as ``set`` does."""
 
-    def match(self, pattern: str, subject: bytes, *, caseless: bool = False) -> bool:
-        """Match a regular expression; on success its groups become ``$1`` and so on."""
+    def match(
+        self, pattern: str, subject: bytes, *, caseless: bool = False, keep: bool = False
+    ) -> bool:
+        """Match a regular expression; on success its groups become ``$1`` and so on.
+
+        Without a match there are no groups any more, or, with ``keep``, those of the match before.
+        """
 
     def call_set_function(self, name: str, args: Sequence[bytes]) -> bytes | None:
         """Call the function of a ``set_...`` directive; None when it failed (logged already: answer 500)."""

@@ -104,6 +104,7 @@ class Module:
         merges: How its settings are merged.
         hooks: Its hooks in Python, by kind and name.
         set_functions: By name.
+        computed: Functions of computed variables, by kind.
         calls: Plain functions of its own for its Lua half (``rt.py.NAME``).
         resource: See :meth:`worker_resource`.
     """
@@ -117,6 +118,7 @@ class Module:
         default_factory=lambda: {kind: {} for kind in KINDS}
     )
     set_functions: dict[str, SetFunction] = field(default_factory=dict)
+    computed: dict[str, Callable[[Any, Any], bytes | None]] = field(default_factory=dict)
     calls: dict[str, Callable[..., Any]] = field(default_factory=dict)
     resource: Callable[[Any], AbstractAsyncContextManager[Any]] | None = None
 
@@ -154,6 +156,19 @@ class Module:
     def lua_variables(self, *names: str) -> None:
         """Adds variables that the Lua half defines."""
         self.variables.update(dict.fromkeys(names))
+
+    def compute(self, kind: str) -> Callable[[_H], _H]:
+        """Adds ``function(request, value)``, which computes the variables of that kind.
+
+        They are those for which a directive has called ``use.compute(name, kind, value)``, as ``map`` does.
+        None is no value.
+        """
+
+        def decorate(function: _H) -> _H:
+            self.computed[kind] = function
+            return function
+
+        return decorate
 
     def set_function(
         self,

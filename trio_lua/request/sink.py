@@ -54,6 +54,9 @@ class Sink:
     def write(self, data: bytes) -> int:
         raise NotImplementedError
 
+    def pace(self, rate: int, after: int) -> None:
+        """Only the client's response has a pace."""
+
     def abort(self) -> None:
         raise NotImplementedError
 
@@ -256,6 +259,9 @@ class Ordered(Sink):
             self._line.append(data)
             self._size += len(data)
         return self._size
+
+    def pace(self, rate: int, after: int) -> None:
+        self.behind.pace(rate, after)
 
     def abort(self) -> None:
         self.behind.abort()

@@ -157,10 +157,13 @@ class Request:
     def set_variable(self, name: str, value: bytes) -> None:
         self.lua.set_variable(self.id, name.encode(), value)
 
-    def match(self, pattern: str, subject: bytes, *, caseless: bool = False) -> bool:
+    def match(
+        self, pattern: str, subject: bytes, *, caseless: bool = False, keep: bool = False
+    ) -> bool:
         found = self.lua.regexes.match(pattern, subject, caseless)
         if found is None:
-            self.set_captures(())
+            if not keep:
+                self.set_captures(())
             return False
         captures, names = found
         self.set_captures(captures)

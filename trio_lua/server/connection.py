@@ -24,6 +24,7 @@ from trio_lua.lua.driver import Outcome, detach
 from trio_lua.phases.plan import ServerPlan
 from trio_lua.request.state import Request
 from trio_lua.server.listener import Endpoint
+from trio_lua.server.pace import Paced
 from trio_lua.server.transport import Broken, Transport
 
 __all__ = ["ANSWERED", "SERVED", "Connection", "Served"]
@@ -443,6 +444,16 @@ class Connection:
         if not self._waiting:
             self._backlog = None
         return not self.closed
+
+    def pace(self, rate: int, after: int) -> None:
+        transport = self.transport
+        if type(transport) is Paced:
+            if not transport.ended:
+                transport.limit(rate, after)
+                return
+            self.transport = transport.inner
+        if rate:
+            self.transport = Paced(self, rate, after)
 
     def abort(self) -> None:
         """Close without sending what waits."""
