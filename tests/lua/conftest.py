@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from trio_lua.api.runtime import Runtime
 from trio_lua.config.model import Config, Http, LuaCode, Source
@@ -48,6 +49,7 @@ class Owner:
     """What threads belong to: nothing runs inline in these tests."""
 
     inline = False
+    nursery: trio.Nursery | None = None
 
 
 class Lua:
@@ -75,9 +77,11 @@ class Lua:
                 for i = 1, select("#", ...) do texts[i] = tostring(texts[i]) end
                 py.out(unpack(texts, 1, select("#", ...)))
             end
+            function rt.pause() return rt.suspend(0) end
             """,
             "=ngx/out",
         )
+        self._clock: trio.lowlevel.TrioToken | None = None
         self._locations: dict[bool, int] = {}
 
     def file(self, name: str, text: str | bytes) -> Path:
@@ -88,12 +92,15 @@ class Lua:
         return path
 
     def handler(self, code: str, directive: str = "content_by_lua") -> LuaCode:
-        """Inline code in which ``out`` is known; its lines count from 1."""
+        """Inline code in which ``out`` and ``pause`` are known; its lines count from 1.
+
+        ``pause()`` waits for the first of the operations, which :meth:`begin` leaves waiting.
+        """
         return LuaCode(
             directive,
             Source("nginx.conf", 1),
             f"{directive}(nginx.conf:1)",
-            code='local out = require("trio_lua.rt").out; ' + code,
+            code='local rt = require("trio_lua.rt") local out, pause = rt.out, rt.pause; ' + code,
         )
 
     def location(self, *, code_cache: bool = True) -> int:
@@ -130,8 +137,19 @@ class Lua:
 
     async def run(self, code: str | LuaCode, **options: Any) -> Any:
         """Run a handler to its end: None when it simply ended, else its outcome, texts decoded."""
-        result = await self.rt.driver.finish(Owner(), self.begin(code, **options))
-        return decoded(result)
+        self.start_clock()
+        return await self.finish(self.begin(code, **options))
+
+    def start_clock(self) -> None:
+        """From now on what waits for a time or an event is woken, as in a worker."""
+        token = trio.lowlevel.current_trio_token()
+        if self._clock is not token:
+            self._clock = token
+            trio.lowlevel.spawn_system_task(self.rt.driver.serve, lambda id, result: None)
+
+    async def finish(self, result: Any) -> Any:
+        """Run a handler on from what :meth:`begin` returned."""
+        return decoded(await self.rt.driver.finish(Owner(), result))
 
     def run_sync(self, code: str, phase: Phase, *, id: int | None = None) -> Any:
         """Run a handler of a phase that may not suspend."""

@@ -190,7 +190,7 @@ def test_statuses_while_an_operation_runs(lua: Lua) -> None:
     _, thread, *_ = lua.begin(
         """
         local outer, inner
-        inner = coroutine.create(function() ngx.sleep(1) coroutine.yield() end)
+        inner = coroutine.create(function() pause() coroutine.yield() end)
         outer = coroutine.create(function() coroutine.resume(inner) coroutine.yield() end)
         package.loaded.cos = { coroutine.running(), outer, inner }
         coroutine.resume(outer)
@@ -204,7 +204,7 @@ def test_statuses_while_an_operation_runs(lua: Lua) -> None:
         """
     assert lua.begin(look) == Outcome.DONE
     assert lua.take() == [
-        ["running", "false", "cannot resume running coroutine"],
+        ["normal", "false", "cannot resume normal coroutine"],
         ["normal", "false", "cannot resume normal coroutine"],
         ["running", "false", "cannot resume running coroutine"],
     ]
@@ -599,11 +599,11 @@ def test_a_kept_coroutine_of_a_finished_request_is_dead(lua: Lua) -> None:
     look = "local co = package.loaded.kept out(coroutine.status(co), coroutine.resume(co))"
     # it is the one that this handler runs in, and then the one of a request that waits
     assert lua.eval(look) == ["running", "false", "cannot resume running coroutine"]
-    _, first, *_ = lua.begin("ngx.sleep(1)")
+    _, first, *_ = lua.begin("pause()")
     assert lua.eval(look) == ["running", "false", "cannot resume running coroutine"]
     assert lua.rt.driver._resume(first) == Outcome.DONE
     # the next handler would run in it, so look from one that is suspended already
-    _, second, *_ = lua.begin(f"ngx.sleep(1) {look}")
+    _, second, *_ = lua.begin(f"pause() {look}")
     lua.begin("package.loaded.kept = coroutine.running()")
     assert lua.rt.driver._resume(second) == Outcome.DONE
     assert lua.take() == [["dead", "false", "cannot resume dead coroutine"]]
@@ -636,7 +636,7 @@ async def test_a_dropped_thread_never_runs_on(
 
 
 def test_resuming_an_unknown_thread_does_nothing(lua: Lua) -> None:
-    assert lua.rt.driver._resume(12345) == Outcome.DONE
+    assert lua.rt.driver._resume(12345) == (Outcome.SUSPENDED, 12345, False)
     lua.rt.driver._drop(12345)
 
 

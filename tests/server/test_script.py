@@ -86,3 +86,13 @@ async def test_log_and_request_api() -> None:
     assert log.records == [(4, "[lua] script:1: hi, context: ngx.timer")]
     with pytest.raises(LuaError, match="API disabled in the current context"):
         await run("ngx.req.get_headers()")
+
+
+async def test_threads_and_timers(autojump_clock: Any) -> None:
+    code = """
+        ngx.thread.spawn(function() ngx.sleep(2) print("thread") end)
+        ngx.timer.at(1, function() ngx.sleep(5) print("timer") end)
+        ngx.timer.at(3, function() print("dropped") end)
+        print("main")
+        """
+    assert await run(code) == (0, b"main\nthread\ntimer\n")

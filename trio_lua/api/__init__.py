@@ -21,6 +21,8 @@ FAMILIES = (
     "output",
     "serve",
     "control",
+    "thread",
+    "timer",
     "body",
     "var",
     "regex",

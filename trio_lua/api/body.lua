@@ -67,7 +67,7 @@ function req.read_body()
     return read_body(read_check())
 end
 
-local discard_check = checker("ngx.req.discard_body")
+local discard_check = checker("ngx.req.discard_body", true)
 function req.discard_body()
     local r = discard_check()
     if not r.body_read then
@@ -75,7 +75,7 @@ function req.discard_body()
     end
 end
 
-local data_check = checker("ngx.req.get_body_data")
+local data_check = checker("ngx.req.get_body_data", true)
 function req.get_body_data(max)
     local r = data_check()
     local body = r.body
@@ -85,12 +85,12 @@ function req.get_body_data(max)
     return body
 end
 
-local file_check = checker("ngx.req.get_body_file")
+local file_check = checker("ngx.req.get_body_file", true)
 function req.get_body_file()
     return file_check().body_file
 end
 
-local post_check = checker("ngx.req.get_post_args")
+local post_check = checker("ngx.req.get_post_args", true)
 function req.get_post_args(max)
     local r = post_check()
     if r.body_discarded then
@@ -128,7 +128,7 @@ local function set_length(r, n)
     rt.set_request_header(r, "Content-Length", tostring(n), true)
 end
 
-local set_data_check = checker("ngx.req.set_body_data")
+local set_data_check = checker("ngx.req.set_body_data", true)
 function req.set_body_data(...)
     local n = select("#", ...)
     if n ~= 1 then
@@ -147,7 +147,7 @@ function req.set_body_data(...)
     set_length(r, #data)
 end
 
-local set_file_check = checker("ngx.req.set_body_file")
+local set_file_check = checker("ngx.req.set_body_file", true)
 function req.set_body_file(...)
     local n = select("#", ...)
     if n ~= 1 and n ~= 2 then
@@ -175,7 +175,7 @@ function req.set_body_file(...)
     set_length(r, size)
 end
 
-local init_check = checker("ngx.req.init_body")
+local init_check = checker("ngx.req.init_body", true)
 function req.init_body(size)
     local r = init_check()
     if size ~= nil then
@@ -191,7 +191,7 @@ function req.init_body(size)
     r.new_body_limit = size or r.loc.body_buffer_size or 16384
 end
 
-local append_check = checker("ngx.req.append_body")
+local append_check = checker("ngx.req.append_body", true)
 function req.append_body(data)
     local r = append_check()
     if type(data) == "number" then
@@ -219,7 +219,7 @@ function req.append_body(data)
     end
 end
 
-local finish_check = checker("ngx.req.finish_body")
+local finish_check = checker("ngx.req.finish_body", true)
 function req.finish_body()
     local r = finish_check()
     local body = r.new_body

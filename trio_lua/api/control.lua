@@ -179,5 +179,5 @@ function ngx.sleep(...)
         error('invalid sleep duration "' .. format("%d", ms) .. '"', 2)
     end
     sleep_check()
-    rt.suspend(rt.ops.sleep, ms / 1000)
+    rt.sleep(ms / 1000)
 end

@@ -18,7 +18,7 @@ local function suffix(r)
     local logging = r.phase == 0x10 and " while logging request" or ""
     if r.fake then
         local name = r.phase ~= EXIT_WORKER and rt.context_names[r.phase]
-        return name and ", context: " .. name or ""
+        return (name and ", context: " .. name or "") .. (r.origin or "")
     end
     local addr = rt.connection(r)
     local text = logging .. ", client: " .. addr

@@ -181,6 +181,7 @@ class Runtime:
         self.connections: MutableMapping[int, ClientConnection] = {}
         prefix = config.prefix
         table = OpTable()
+        self.driver = Driver(table)
         log.install(table, sinks)
         control.install(table)
         output.install(table, self.connections)
@@ -220,6 +221,8 @@ class Runtime:
                 "nginx_version_number": _NGINX_VERSION_NUMBER,
                 "ngx_lua_version": _NGX_LUA_VERSION,
                 "configure_arguments": "",
+                "max_pending_timers": http.lua_max_pending_timers,
+                "max_running_timers": http.lua_max_running_timers,
                 "lua_regex_match_limit": http.lua_regex_match_limit,
                 "lua_regex_cache_max_entries": http.lua_regex_cache_max_entries,
             },
@@ -276,12 +279,14 @@ class Runtime:
         self._define_template = export("define_template")
         self._check_syntax = export("check_syntax")
         self.set_exiting = export("set_exiting")
+        self.end_timer = export("end_timer")
+        self.expire_timers = export("expire_timers")
+        self.drop_timers = export("drop_timers")
+        self.timers = export("timers")
         self.set_request_header = export("set_request_header")
         self.run_hook = export("run_hook")
         self.run_content_hook = export("run_content_hook")
-        self.driver = Driver(
-            export("resume"), export("drop"), table.ops, table.spawning, table.inline
-        )
+        self.driver.bind(export)
         self._handlers: dict[int, tuple[LuaCode, int]] = {}
         self._templates: dict[Template, int] = {}
         for name in http.variables:

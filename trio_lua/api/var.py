@@ -58,6 +58,9 @@ def install(
         conn = connections[number]
         return (*conn.addresses(), conn.id, conn.requests, b"https" if conn.tls else b"http")
 
+    def listen_address(number: int) -> bytes:
+        return connections[number].listen
+
     def variable(number: int, _request: int, name: bytes) -> bytes | None:
         conn = connections[number]
         if name == b"binary_remote_addr":
@@ -85,6 +88,7 @@ def install(
         return os.urandom(size).hex().encode()
 
     table.call("connection", connection)
+    table.call("listen_address", listen_address)
     table.call("variable", variable)
     table.call("time_local", time_local)
     table.call("time_iso8601", time_iso8601)

@@ -3,6 +3,12 @@
 A Lua thread is a sans-IO state machine. Resuming it says that it ended, failed or left, or which
 operation it waits for; :meth:`Driver.finish` awaits the operation and resumes with the result.
 
+A handler whose threads are several, or wait without an operation (asleep, for a semaphore, for each other), is a
+*run* that Lua schedules (``10_thread.lua``). Its operations are then tasks of a nursery, opened for the first of them,
+each in a cancel scope of its own so that a thread can be killed; whoever resumes a thread hands what comes
+of it to the run's task. Time and events come from :meth:`Driver.serve`, one task of the VM's owner, which
+resumes the threads of all runs in the order that Lua's clock has (``12_clock.lua``).
+
 A request starts *inline*, in the task that received it, because most requests never wait and a task of
 their own would cost more than they do. The engine is written as ordinary coroutine functions all the
 same. Before anything that really waits, :func:`detach` yields one mark to whoever drives the
@@ -11,14 +17,15 @@ coroutine inline; it then gives the half-run coroutine to a new task (:func:`res
 
 from __future__ import annotations
 
+import math
 import types
-from collections.abc import Callable, Collection, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator
 from enum import IntEnum
 from typing import Any, Protocol
 
 import trio
 
-from trio_lua.lua.ops import Op
+from trio_lua.lua.ops import OpTable
 
 __all__ = ["DETACH", "Driver", "Outcome", "Owner", "detach", "resume_detached"]
 
@@ -27,7 +34,7 @@ class Outcome(IntEnum):
     """How a resume of a Lua thread ended: the first value of the tuple it returns."""
 
     DONE = 0
-    SUSPENDED = 1  # thread id, operation, arguments...
+    SUSPENDED = 1  # what the thread or its run waits for: see 10_thread.lua
     FAILED = 2  # message, traceback
     EXIT = 3  # status
     EXEC = 4  # uri, args
@@ -41,12 +48,15 @@ class Outcome(IntEnum):
     )
 
 
+#: Threads resumed by the clock before other tasks have their turn.
+_BATCH = 64
+
 #: What a coroutine that runs inline yields before its first wait.
 DETACH = object()
 
 
 class Owner(Protocol):
-    """What a Lua thread belongs to: a request, later also a timer."""
+    """What a Lua thread belongs to: a request or a timer."""
 
     #: Whether it still runs in the task that received it.
     inline: bool
@@ -93,61 +103,253 @@ def resume_detached(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, 
                 break
 
 
+class _Run:
+    """A handler whose task waits for its threads.
+
+    Attributes:
+        owner: What it belongs to.
+        result: What Lua has told the task and the task has not taken yet; None for nothing.
+        error: What an operation has raised.
+        branches: Operations that wait for a nursery.
+        completed: Operations that have ended: their number, thread and results.
+        nursery: Where operations run; None until there are some.
+    """
+
+    __slots__ = ("_task", "branches", "completed", "error", "nursery", "owner", "result")
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.branches: list[tuple[int, trio.CancelScope, tuple[Any, ...]]] = []
+        self.completed: list[tuple[int, int, tuple[Any, ...]]] = []
+        self.nursery: trio.Nursery | None = None
+        self._task: trio.lowlevel.Task | None = None
+
+    async def wait(self) -> None:
+        """Wait until :meth:`wake`."""
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def wake(self) -> None:
+        """Let the run's task look, if it waits."""
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+
 class Driver:
     """Drives the threads of one VM.
 
     Args:
-        resume: Lua's ``rt.export.resume``.
-        drop: Lua's ``rt.export.drop``.
-        ops: The operations by number.
-        spawning: Numbers of the operations that start tasks in their owner's nursery.
-        inline: Numbers of the operations that leave the inline run themselves, if they have to wait.
+        table: The operations; the calls of the clock are added.
     """
 
-    def __init__(
-        self,
-        resume: Callable[..., Any],
-        drop: Callable[[int], None],
-        ops: Sequence[Op],
-        spawning: Collection[int] = (),
-        inline: Collection[int] = (),
-    ) -> None:
-        self._resume = resume
-        self._drop = drop
-        self._ops = ops
-        self._spawning = spawning
-        self._inline = inline
+    def __init__(self, table: OpTable) -> None:
+        self._ops = table.ops
+        self._spawning = table.spawning
+        #: Operations that leave the inline run themselves, if they have to wait.
+        self._inline = table.inline
+        self._runs: dict[int, _Run] = {}
+        #: Scopes of the operations that run as tasks, by thread.
+        self._scopes: dict[int, trio.CancelScope] = {}
+        #: How many there have been.
+        self._count = 0
+        self._alarm = math.inf
+        self._sleep: trio.CancelScope | None = None
+        table.call("alarm", self._set_alarm)
+        table.call("monotonic", trio.current_time)
+        table.call("cancel_op", self._cancel_op)
+
+    def bind(self, export: Callable[[str], Callable[..., Any]]) -> None:
+        """Take the functions of the VM, which is made after the table is complete."""
+        self._resume = export("resume")
+        self._proceed = export("proceed")
+        self._drop = export("drop")
+        self._turn = export("turn")
+        self._tick = export("tick")
+        self._next_turn = export("next_turn")
+
+    # ----------------------------------------------------------------- threads
 
     async def finish(self, owner: Owner, result: Any) -> Any:
-        """Run a thread to its end.
+        """Run a handler to its end.
 
         Args:
-            owner: What the thread belongs to.
+            owner: What its threads belong to.
             result: What its start returned.
 
         Returns:
             The outcome that is not :attr:`Outcome.SUSPENDED`: an int, or a tuple that begins with one.
         """
         while type(result) is tuple and result[0] == 1:
-            if owner.inline and result[2] not in self._inline:
+            op = result[2]
+            if op.__class__ is bool or op in self._spawning:
+                result = await self._run(owner, result)
+                continue
+            if owner.inline and op not in self._inline:
                 await detach(owner)
             thread = result[1]
-            if result[2] in self._spawning and getattr(owner, "nursery", None) is None:
-                return await self._finish_in_nursery(owner, result)
             try:
-                values = await self._ops[result[2]](owner, *result[3:])
+                values = await self._ops[op](owner, *result[3:])
             except BaseException:
                 self._drop(thread)
                 raise
             result = self._resume(thread, *values)
         return result
 
-    async def _finish_in_nursery(self, owner: Owner, result: Any) -> Any:
-        """The rest of a thread that starts tasks: they end with it."""
+    async def _run(self, owner: Owner, result: Any) -> Any:
+        """Run a handler whose threads wait in Lua, or that needs a nursery; to its end or until it needs neither."""
+        number = result[1]
+        run = self._runs[number] = _Run(owner)
+        try:
+            self._take(run, result)
+            if owner.inline:
+                await detach(owner)
+            while run.result is None and not run.branches:
+                await run.wait()
+            result = run.result
+            if result is None or (
+                type(result) is tuple and result[0] == 1 and result[2] in self._spawning
+            ):
+                result = await self._run_tasks(number, run)
+            return result
+        except BaseException:
+            self._drop(number)
+            raise
+        finally:
+            for *_, operation in run.branches:
+                del self._scopes[operation[0]]
+            del self._runs[number]
+
+    async def _run_tasks(self, number: int, run: _Run) -> Any:
+        """Run a handler that has tasks to its end; they end with it."""
+        owner = run.owner
         async with trio.open_nursery() as nursery:
-            owner.nursery = nursery
+            owner.nursery = run.nursery = nursery
             try:
-                return await self.finish(owner, result)
+                branches, run.branches = run.branches, []
+                for branch in branches:
+                    nursery.start_soon(self._branch, run, *branch)
+                result = await self._collect(run)
+            except Exception as error:
+                run.error = error
             finally:
                 owner.nursery = None
+                # before its tasks end, so that none of them runs a thread on
+                self._drop(number)
                 nursery.cancel_scope.cancel()
+        if run.error is not None:
+            # raised in the nursery it would be a group
+            raise run.error
+        return result
+
+    async def _collect(self, run: _Run) -> Any:
+        """Wait for the outcome of a run whose operations are tasks.
+
+        What has ended at the same time goes on in the order in which it began: Trio has none.
+        """
+        while True:
+            while run.result is None:
+                await run.wait()
+                if run.error is not None:
+                    raise run.error
+                completed, run.completed = run.completed, []
+                for _, thread, values in sorted(completed):
+                    self._take(run, self._resume(thread, *values))
+            result, run.result = run.result, None
+            if type(result) is not tuple or result[0] != 1:
+                return result
+            values = await self._ops[result[2]](run.owner, *result[3:])
+            self._take(run, self._resume(result[1], *values))
+
+    def _take(self, run: _Run, result: Any) -> None:
+        """Take what running a thread of a run has returned; start what it waits for."""
+        while type(result) is tuple and result[0] == 1:
+            op = result[2]
+            if op is False:
+                return
+            if op is not True:
+                break
+            scope = self._scopes[result[3]] = trio.CancelScope()
+            self._count += 1
+            branch = (self._count, scope, result[3:])
+            if run.nursery is not None:
+                run.nursery.start_soon(self._branch, run, *branch)
+            else:
+                run.branches.append(branch)
+                run.wake()
+            result = self._proceed(result[1])
+        run.result = result
+        run.wake()
+
+    async def _branch(
+        self, run: _Run, number: int, scope: trio.CancelScope, operation: tuple[Any, ...]
+    ) -> None:
+        """Await the operation of one thread of several."""
+        thread, op, *args = operation
+        try:
+            with scope:
+                if scope.cancel_called:
+                    return
+                values = await self._ops[op](run.owner, *args)
+        except Exception as error:
+            run.error = error
+        else:
+            if not scope.cancel_called:
+                run.completed.append((number, thread, values))
+        finally:
+            del self._scopes[thread]
+        run.wake()
+
+    def _cancel_op(self, thread: int) -> None:
+        """``rt.py.cancel_op``: the thread is gone, and what it waits for goes, too."""
+        scope = self._scopes.get(thread)
+        if scope is not None:
+            scope.cancel()
+
+    # ------------------------------------------------------------------- clock
+
+    def _set_alarm(self, at: float) -> None:
+        """``rt.py.alarm``: the next turn begins earlier than was planned."""
+        self._alarm = at
+        if self._sleep is not None:
+            self._sleep.deadline = at
+
+    async def serve(self, start_timer: Callable[[int, Any], None]) -> None:
+        """Wake what waits for a time or an event; runs as long as the VM is used.
+
+        Args:
+            start_timer: Called when a timer has fired, with the number of its request and what starting
+                it has returned; with 0 and None when something else happened to the timers.
+        """
+        tick = self._tick
+        while True:
+            at = self._next_turn()
+            self._alarm = math.inf if at is None else at
+            with trio.CancelScope(deadline=self._alarm) as self._sleep:
+                await trio.sleep_forever()
+            self._sleep = None
+            self._turn()
+            count = 0
+            while True:
+                woken = tick()
+                if woken is None:
+                    break
+                if woken.__class__ is not tuple:
+                    start_timer(0, None)
+                else:
+                    number = woken[0]
+                    result = woken[1] if len(woken) == 2 else woken[1:]
+                    if number > 0:
+                        self._take(self._runs[number], result)
+                    else:
+                        start_timer(-number, result)
+                count += 1
+                if count % _BATCH == 0:
+                    await trio.lowlevel.checkpoint()

@@ -23,6 +23,10 @@ class ClientConnection(Protocol):
         """Peer address and port, own address and port, as text."""
 
     @property
+    def listen(self) -> bytes:
+        """What the socket that accepted it listens on, as text."""
+
+    @property
     def tls(self) -> bool:
         """Whether the connection is encrypted."""
 

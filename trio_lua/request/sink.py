@@ -48,6 +48,10 @@ class Sink:
         return self.client.addresses()
 
     @property
+    def listen(self) -> bytes:
+        return self.client.listen
+
+    @property
     def tls(self) -> bool:
         return self.client.tls
 

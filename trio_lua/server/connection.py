@@ -473,5 +473,9 @@ class Connection:
         return self.transport.addresses()
 
     @property
+    def listen(self) -> bytes:
+        return self.endpoint.address
+
+    @property
     def tls(self) -> bool:
         return self.transport.tls

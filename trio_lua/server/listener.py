@@ -30,6 +30,7 @@ class Endpoint:
         table: The servers by name.
         plans: The plans of the configuration.
         runtime: The VM.
+        address: What it listens on, as text.
         recognise: Whether plain heads take the short way; off, every head goes to h11.
     """
 
@@ -40,6 +41,7 @@ class Endpoint:
         "_runtime",
         "_single",
         "_table",
+        "address",
         "default",
         "limits",
         "number",
@@ -54,9 +56,11 @@ class Endpoint:
         plans: Plans,
         runtime: Runtime,
         *,
+        address: bytes = b"",
         recognise: bool = True,
     ) -> None:
         self.number = number
+        self.address = address
         self._table = table
         self._runtime = runtime
         self._hosts = 0

@@ -1,7 +1,8 @@
 """Runs a Lua script in a VM of its own, without any server: the engine of ``trio-lua run``.
 
-The script is one light thread in the context of a timer, as under OpenResty's ``resty``: it may use
-what a timer may use, and what it says goes to standard output.
+The script is a handler in the context of a timer, as under OpenResty's ``resty``: it may use what a timer may use,
+and what it says goes to standard output. It ends with the last of its light threads and of the timers that run
+then; those that still wait for their time are dropped.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from trio_lua.errors import LuaError
 from trio_lua.log.error_log import Log
 from trio_lua.lua.driver import Outcome
 from trio_lua.modules import BUNDLED
+from trio_lua.server.timers import Timers
 
 __all__ = ["run_script"]
 
@@ -73,7 +75,15 @@ async def run_script(
             export("add_library")(_bytes(library))
         for index, argument in enumerate((name, *arguments)):
             export("add_argument")(index, _bytes(argument))
-        result = await runtime.driver.finish(_Owner(), export("run_script")(_bytes(package_path)))
+        async with trio.open_nursery() as nursery:
+            timers = Timers(runtime, nursery)
+            nursery.start_soon(timers.run)
+            result = await runtime.driver.finish(
+                _Owner(), export("run_script")(_bytes(package_path))
+            )
+            timers.drop()
+            await timers.drained()
+            nursery.cancel_scope.cancel()
         outcome, *values = result if isinstance(result, tuple) else (result,)
         if outcome == Outcome.EXIT:
             return int(values[0]) & 0xFF

@@ -1,7 +1,8 @@
 """A worker: one VM, the connections it serves, and the two nurseries that own everything.
 
-The outer nursery is the worker's (the sweeper, later timers and IPC), the inner one the connections'. Stopping gracefully
-closes what is idle and waits for the inner one; being cancelled ends both at once.
+The outer nursery is the worker's (the clock, timers, the sweeper), the inner one the connections'. Stopping gracefully
+closes what is idle, fires the timers that wait, and waits for the requests and then the timers; being cancelled ends
+both nurseries at once.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from trio_lua.server.connection import ANSWERED, Connection
 from trio_lua.server.listener import Endpoint
 from trio_lua.server.parked import ParkedDriver
 from trio_lua.server.task import serve_stream
+from trio_lua.server.timers import Timers
 from trio_lua.server.transport import Broken, Transport
 
 __all__ = ["Worker", "run_worker"]
@@ -89,6 +91,7 @@ class Worker:
         self._last_connection = 0
         self._parked: ParkedDriver | None = None
         self._nursery: trio.Nursery | None = None
+        self._timers: Timers | None = None
         self._accepting: list[trio.CancelScope] = []
         self._drained = trio.Event()
         self._arrival = trio.Event()
@@ -179,9 +182,22 @@ class Worker:
         if endpoint is None:
             number = len(self._endpoints) + 1
             endpoint = self._endpoints[id(table)] = Endpoint(
-                number, table, self.plans, self.runtime, recognise=self._recognise
+                number,
+                table,
+                self.plans,
+                self.runtime,
+                address=self._address(table),
+                recognise=self._recognise,
             )
         return endpoint
+
+    def _address(self, table: ServerTable) -> bytes:
+        """What the servers of a table listen on, as nginx writes it."""
+        tables = self.plans.tables
+        host, port, path = next(key for key, value in tables.items() if value is table)
+        if path is not None:
+            return f"unix:{path}".encode()
+        return f"{'0.0.0.0' if host in ('', '*') else host}:{port}".encode()
 
     def has_room(self) -> bool:
         """Whether ``worker_connections`` allows one more; logs when not."""
@@ -237,11 +253,11 @@ class Worker:
         released = False
         try:
             released = await self.engine.handle(request)
-        except trio.Cancelled:
-            conn.abort()
-            raise
         except Exception:
             self._crashed(conn, request)
+        except BaseException:  # Cancelled, alone or in a group
+            conn.abort()
+            raise
         finally:
             if not released:
                 self.engine.release(request)
@@ -256,11 +272,11 @@ class Worker:
         message = f"{error} while {doing}" if doing else str(error)
         try:
             await self.engine.refuse(request, error.status, message.encode(), 7 if doing else 4)
-        except trio.Cancelled:
-            conn.abort()
-            raise
         except Exception:
             self._crashed(conn, request)
+        except BaseException:  # Cancelled, alone or in a group
+            conn.abort()
+            raise
         finally:
             self.engine.release(request)
         await self._close(conn, request)
@@ -343,12 +359,15 @@ class Worker:
                 self.runtime.sockets.running(),
                 trio.open_nursery() as outer,
             ):
+                self._timers = Timers(self.runtime, outer)
                 self._run_hook(http.init_worker_by_lua, Phase.INIT_WORKER)
+                outer.start_soon(self._timers.run)
                 async with trio.open_nursery() as inner:
                     self._nursery = inner
                     self._start(outer, inner, listeners)
                     task_status.started(self)
                     await self._drained.wait()
+                await self._timers.drained()
                 outer.cancel_scope.cancel()
         finally:
             if ready:
@@ -446,6 +465,8 @@ class Worker:
         self.quitting = True
         self.engine.quit()
         self.runtime.set_exiting()
+        if self._timers is not None:
+            self._timers.expire()
         for scope in self._accepting:
             scope.cancel()
         if self._parked is not None:

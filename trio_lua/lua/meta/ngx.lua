@@ -206,6 +206,55 @@ function ngx.redirect(uri, status) end
 ---@param seconds number
 function ngx.sleep(seconds) end
 
+---User threads: functions of a handler that run beside it. The handler ends with the last of them.
+ngx.thread = {}
+
+---Runs a function up to its first suspension; then its caller goes on, and both share the handler's turns.
+---@param f fun(...)
+---@param ... any Its arguments.
+---@return thread
+function ngx.thread.spawn(f, ...) end
+
+---Waits for the first of several user threads to end: `true` and what it returned, or `false` and its error. Only the
+---coroutine that spawned a thread can wait for it, and once.
+---@param ... thread
+---@return boolean? ok
+---@return any ...
+function ngx.thread.wait(...) end
+
+---Ends a user thread; what it waits for is cancelled. Only the coroutine that spawned it can.
+---@param thread thread
+---@return 1? ok
+---@return string? error
+function ngx.thread.kill(thread) end
+
+---Functions that run later, without a client.
+ngx.timer = {}
+
+---Calls `f(premature, ...)` after so many seconds; `premature` is true when the worker stops before.
+---@param delay number 0 for as soon as possible.
+---@param f fun(premature: boolean, ...)
+---@param ... any Its further arguments.
+---@return 1? ok
+---@return string? error
+function ngx.timer.at(delay, f, ...) end
+
+---Calls `f(premature, ...)` again and again, whether the last call has ended or not, until the worker stops.
+---@param delay number
+---@param f fun(premature: boolean, ...)
+---@param ... any Its further arguments.
+---@return 1? ok
+---@return string? error
+function ngx.timer.every(delay, f, ...) end
+
+---How many timers run in this worker.
+---@return integer
+function ngx.timer.running_count() end
+
+---How many timers of this worker wait for their time.
+---@return integer
+function ngx.timer.pending_count() end
+
 ---The name of the running phase, such as `content`.
 ---@return string
 function ngx.get_phase() end

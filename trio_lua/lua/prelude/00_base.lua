@@ -20,7 +20,8 @@ rt.threads = {}
 -- The function for an API's phase check: returns the request table or throws.
 --   local check = rt.checker("ngx.say")
 --   local r = check()
-function rt.checker(name)
+-- client: the API is about the client's request, which the error says where there is none.
+function rt.checker(name, client)
     local mask = allowed[name] or error("no phases are known for " .. name)
     return function()
         local r = S.r
@@ -28,6 +29,9 @@ function rt.checker(name)
             error("no request found", 3)
         end
         if band(r.phase, mask) == 0 then
+            if client and r.fake then
+                error("API disabled in the current context", 3)
+            end
             error("API disabled in the context of " .. (context_names[r.phase] or "unknown"), 3)
         end
         return r

@@ -8,17 +8,28 @@
 --
 -- Finished coroutines are kept and used again (a new one costs more than a whole small handler).
 --
+-- A handler is a *run*: its entry thread and the user threads that come from it (ngx.thread.spawn). A run ends
+-- when all of them have, and each run has a queue of threads that can go on, as OpenResty has: whoever spawns or
+-- yields goes to its end, and one crossing runs all of it. So the order of threads is made here and does not
+-- depend on the order in which Trio runs tasks. What threads wait for without I/O (time, semaphores, each other)
+-- never leaves Lua; for that there are operations below zero, which the functions of `answers` take.
+--
 -- What an export returns to Python, first value:
---   0 done, 1 suspended (thread id, op, args...), 2 failed (message, traceback),
+--   0 done, 1 suspended, 2 failed (message, traceback),
 --   3 ended by ngx.exit (status), 4 by ngx.exec (uri, args), 5 by ngx.req.set_uri(uri, true)
+-- Suspended is one of
+--   1, thread id, op, args...             the only thread of its run waits for an operation
+--   1, run id, false                      all threads of the run wait for what will wake them
+--   1, run id, true, thread id, op, ...   one of several waits for an operation; rt.export.proceed has the rest
+-- The id of a run is that of its entry thread.
 
 local rt = ...
 
 local S, threads = rt.S, rt.threads
 local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, coroutine.yield
 local raw_status, raw_running, raw_wrap = coroutine.status, coroutine.running, coroutine.wrap
-local error, type, tostring, select, setmetatable = error, type, tostring, select, setmetatable
-local getinfo = debug.getinfo
+local error, type, tostring, select, setmetatable, pairs = error, type, tostring, select, setmetatable, pairs
+local getinfo, getlocal = debug.getinfo, debug.getlocal
 local concat, sub = table.concat, string.sub
 local band = require("bit").band
 
@@ -42,16 +53,29 @@ local function identity(f)
 end
 
 local function body(f, ...)
-    while true do
-        identity(f)(...)
-        f = raw_yield(END)
-    end
+    identity(f)(...)
+    return body(raw_yield(END))
+end
+
+-- The body of a user thread; its coroutine is the handle that Lua code has, so it is not used again.
+local function user_body(f, ...)
+    return END, identity(f)(...)
 end
 
 local function suspend(op, ...)
     return raw_yield(OP, op, ...)
 end
 rt.suspend = suspend
+
+-- Operations that are answered in Lua: a function of the thread, its run and the arguments, called when the
+-- thread has really been suspended (a yield across a C call fails before). It ends with proceed(run), or by
+-- running another thread. Returns the operation's number.
+local answers, n_answers = {}, 0
+function rt.add_answer(answer)
+    n_answers = n_answers + 1
+    answers[-n_answers] = answer
+    return -n_answers
+end
 
 -- Leave the handler for good; pcall does not see it because nothing is raised.
 local function leave(outcome, a, b)
@@ -158,37 +182,205 @@ end
 
 -- ------------------------------------------------------------------ running
 
--- What a coroutine.wrap function leaves with: its error, and blocks of those below.
+-- The coroutine that spawned a user thread's. Neither keeps the other alive.
+local parent_of = setmetatable({}, { __mode = "kv" })
+
+local after, proceed, status_of
+
+-- Run a thread on, with S.r set.
+local function go_on(th, ...)
+    S.th = th
+    return after(th, raw_resume(th.co, ...))
+end
+rt.go_on = go_on
+
+-- Let go of a thread: none of its code runs any more, and what it waits for is cancelled.
+local function discard(th)
+    threads[th.id] = nil
+    local co, cancel = th.co, th.cancel
+    if co then
+        thread_of[co] = FREE
+    end
+    if cancel then
+        th.cancel = nil
+        cancel(th)
+    end
+end
+
+-- The end of a run, whatever its threads do.
+local function finish_run(run)
+    local members = run.members
+    if members then
+        run.members = nil
+        for th in pairs(members) do
+            discard(th)
+        end
+        for _, co in pairs(run.zombies) do
+            thread_of[co] = FREE
+        end
+        run.zombies, run.queue = nil, nil
+    end
+    discard(run)
+end
+
+-- Put a thread at the end of its run's queue.
+local function post(run, th)
+    local queue = run.queue
+    if not queue then
+        queue = { first = 1, last = 0 }
+        run.queue = queue
+    end
+    local last = queue.last + 1
+    queue.last = last
+    queue[last] = th
+end
+
+-- Threads of a run that may go on one after the other before others get their turn.
+local MAX_STEPS = 1000
+
+-- Run the threads that can go on, until there is something to tell.
+proceed = function(run)
+    local queue = run.queue
+    while queue and queue.first <= queue.last do
+        local steps = (run.steps or 0) + 1
+        if steps > MAX_STEPS then
+            run.steps = 0
+            rt.defer(run)
+            break
+        end
+        run.steps = steps
+        local first = queue.first
+        local th = queue[first]
+        queue[first] = nil
+        queue.first = first + 1
+        if threads[th.id] == th then
+            local child = th.spawned
+            if child then
+                th.spawned = nil
+                return go_on(th, child)
+            end
+            return go_on(th)
+        end
+    end
+    return SUSPENDED, run.id, false
+end
+rt.proceed = proceed
+
+-- Whether a coroutine can still wait for its threads.
+local function alive(co)
+    local status = co and status_of(co)
+    return status and status ~= "dead" and status ~= "zombie"
+end
+
+-- A thread's coroutine has come to its end: ok, and what it returns or its error.
+local function ended(th, ok, ...)
+    local run, co = th.run, th.co
+    run.live = run.live - 1
+    run.members[th] = nil
+    for zombie, zombie_co in pairs(run.zombies) do
+        if parent_of[zombie_co] == co then
+            run.zombies[zombie] = nil
+            zombie.state, zombie.results, zombie.run = "dead", nil, nil
+        end
+    end
+    th.co = nil
+    if not th.user then
+        thread_of[co] = FREE
+    else
+        threads[th.id] = nil
+        local waiter = th.waiter
+        th.run, th.waiter = nil, nil
+        th.state = "dead"
+        if waiter and threads[waiter.id] == waiter then
+            return go_on(waiter, ok, ...)
+        elseif alive(parent_of[co]) then
+            th.state = "zombie"
+            th.run = run
+            th.results = { n = select("#", ...) + 1, ok, ... }
+            run.zombies[th] = co
+        end
+    end
+    if run.live == 0 then
+        finish_run(run)
+        return DONE
+    end
+    return proceed(run)
+end
+
+-- An error that nobody caught; blocks of its traceback from where it happened to this thread.
+local function failed(th, err, blocks)
+    if not th.user then
+        finish_run(th.run or th)
+        return FAILED, message(err), blocks_text(blocks)
+    end
+    local parent = parent_of[th.co]
+    while alive(parent) do
+        blocks[#blocks + 1] = frames(parent)
+        parent = parent_of[parent]
+    end
+    rt.raw_log(4, "lua user thread aborted: runtime error: " .. message(err) .. "\nstack traceback:\n"
+        .. blocks_text(blocks), th.r)
+    local info = getinfo(th.co, 0, "f")
+    if info and info.func == error then
+        -- who waits gets the argument of error() itself, as in OpenResty
+        local name, value = getlocal(th.co, 0, 1)
+        if name then
+            return ended(th, false, value, err)
+        end
+    end
+    return ended(th, false, err)
+end
+
+-- A departure: the whole run goes with it, unless it is the error of a coroutine.wrap function.
 local function left(th, outcome, ...)
     if outcome == FAILED then
         local err, blocks = ...
         blocks[#blocks + 1] = frames(th.co)
-        return FAILED, message(err), blocks_text(blocks)
+        return failed(th, err, blocks)
     end
+    finish_run(th.run or th)
     return outcome, ...
 end
 
-local function after(th, ok, mark, ...)
+-- What a user thread waits for outside of Lua is a task, which rt.py.cancel_op ends.
+local function cancel_op(th)
+    rt.py.cancel_op(th.id)
+end
+
+-- A thread has suspended that is not alone, or whose operation is answered here.
+local function suspended(th, op, ...)
+    local run = th.run or th
+    if op < 0 then
+        return answers[op](th, run, ...)
+    elseif run.live == 1 then
+        return SUSPENDED, th.id, op, ...
+    end
+    th.cancel = cancel_op
+    return SUSPENDED, run.id, true, th.id, op, ...
+end
+
+after = function(th, ok, mark, ...)
     if ok then
         if mark == OP or mark == RELAYED then
+            if th.run or ... < 0 then
+                return suspended(th, ...)
+            end
             return SUSPENDED, th.id, ...
+        elseif mark ~= END then
+            return left(th, ...)
+        elseif th.run then
+            return ended(th, true, ...)
         end
         local co = th.co
         threads[th.id] = nil
-        if mark == END then
-            if n_free < MAX_FREE then
-                n_free = n_free + 1
-                free[n_free] = co
-            end
-            thread_of[co] = FREE
-            return DONE
+        if n_free < MAX_FREE then
+            n_free = n_free + 1
+            free[n_free] = co
         end
         thread_of[co] = FREE
-        return left(th, ...)
+        return DONE
     end
-    threads[th.id] = nil
-    thread_of[th.co] = nil
-    return FAILED, message(mark), blocks_text { rt.load_trace(mark) or frames(th.co) }
+    return failed(th, mark, { rt.load_trace(mark) or frames(th.co) })
 end
 
 -- Registers of the caller are put back: a thread may be started from inside another one.
@@ -217,23 +409,131 @@ local function start(r, f, ...)
 end
 rt.start_thread = start
 
-function rt.export.resume(id, ...)
-    local th = threads[id]
-    if not th then
-        return DONE
+-- Run a suspended thread on when nothing else runs.
+local function resume(th, ...)
+    local run = th.run
+    if run then
+        run.steps = 0
+        th.cancel = nil
     end
     S.r, S.th, S.now = th.r, th, nil
     return restore(nil, nil, after(th, raw_resume(th.co, ...)))
 end
+rt.resume_thread = resume
 
--- Drop a suspended thread: none of its code runs any more.
+-- The operation that a thread waited for has these results.
+function rt.export.resume(id, ...)
+    local th = threads[id]
+    if not th then
+        return SUSPENDED, id, false
+    end
+    return resume(th, ...)
+end
+
+-- The rest of a run's queue.
+local function continue(run)
+    S.r, S.now = run.r, nil
+    return restore(nil, nil, proceed(run))
+end
+rt.continue_run = continue
+
+function rt.export.proceed(id)
+    local run = threads[id]
+    if not run then
+        return SUSPENDED, id, false
+    end
+    return continue(run)
+end
+
+-- End the run of a suspended thread.
 function rt.export.drop(id)
     local th = threads[id]
     if th then
-        threads[id] = nil
-        thread_of[th.co] = FREE
+        finish_run(th.run or th)
     end
 end
+
+-- ------------------------------------------------------------------ user threads
+
+-- A user thread runs at once; who spawned it goes on behind those that can already.
+local SPAWN = rt.add_answer(function(th, run, co, parent, ...)
+    if not run.members then
+        run.run, run.members, run.zombies, run.live = run, { [run] = true }, {}, 1
+    end
+    local id = last_id + 1
+    last_id = id
+    local child = { id = id, r = th.r, co = co, run = run, user = true }
+    threads[id] = child
+    thread_of[co] = child
+    parent_of[co] = parent
+    run.members[child] = true
+    run.live = run.live + 1
+    th.spawned = co
+    post(run, th)
+    return go_on(child, ...)
+end)
+
+-- Start `f(...)` as a user thread of the running one: its coroutine.
+function rt.spawn(f, ...)
+    return suspend(SPAWN, raw_create(user_body), raw_running(), f, ...)
+end
+
+local WAIT = rt.add_answer(function(th, run, list, n)
+    for i = 1, n do
+        list[i].waiter = th
+    end
+    return proceed(run)
+end)
+
+local function waited(list, n, ...)
+    for i = 1, n do
+        list[i].waiter = nil
+    end
+    return ...
+end
+
+-- Wait for the first of `list`, n user threads that have not ended.
+function rt.wait_threads(list, n)
+    return waited(list, n, suspend(WAIT, list, n))
+end
+
+-- The user thread of a coroutine, and the coroutine that spawned it; nil when there is none, false when
+-- the coroutine is a light thread of another run.
+function rt.user_thread(co)
+    local th = thread_of[co]
+    if th == FREE then
+        return false
+    elseif th and not th.user then
+        return th.r == S.r and nil
+    elseif th and th.r ~= S.r then
+        return false
+    end
+    return th, parent_of[co]
+end
+
+-- Take the results of a zombie, which is then dead.
+function rt.reap(th)
+    local results = th.results
+    th.run.zombies[th] = nil
+    th.state, th.results, th.run = "dead", nil, nil
+    return results
+end
+
+-- End a user thread that has not ended.
+function rt.kill_thread(th)
+    local run, co = th.run, th.co
+    run.live = run.live - 1
+    run.members[th] = nil
+    discard(th)
+    thread_of[co] = th
+    th.co, th.run, th.waiter, th.state = nil, nil, nil, "dead"
+end
+
+-- coroutine.yield of a light thread: others that can go on have their turn.
+local YIELD = rt.add_answer(function(th, run)
+    post(run, th)
+    return proceed(run)
+end)
 
 -- How many requests and light threads there are: what a test counts when all should be over.
 function rt.export.live()
@@ -272,14 +572,15 @@ end
 -- waits for an operation ("running"), for a coroutine that does ("normal"), or has been left for good.
 local hidden = setmetatable({}, { __mode = "k" })
 
-local function status_of(co)
+status_of = function(co)
     local status = raw_status(co)
-    if status ~= "suspended" then
-        return status
-    end
     local th = thread_of[co]
-    if th then
-        return th == FREE and "dead" or "running"
+    if th and th.state then
+        return th.state
+    elseif status ~= "suspended" then
+        return status
+    elseif th then
+        return th == FREE and "dead" or th.below and "normal" or "running"
     end
     return hidden[co] or status
 end
@@ -287,6 +588,18 @@ end
 local function resume_again(co, ...)
     hidden[co] = nil
     return raw_resume(co, ...)
+end
+
+-- Pass an operation of a coroutine below up, and its results down.
+local function relayed(th, ...)
+    th.below = nil
+    return ...
+end
+
+local function yield_upwards(...)
+    local th = S.th
+    th.below = true
+    return relayed(th, raw_yield(RELAYED, ...))
 end
 
 local relay, pass
@@ -305,7 +618,7 @@ end
 relay = function(co, mark, ...)
     if mark ~= LEAVE then
         hidden[co] = mark == OP and "running" or "normal"
-        return pass(co, resume_again(co, raw_yield(RELAYED, ...)))
+        return pass(co, resume_again(co, yield_upwards(...)))
     end
     hidden[co] = "dead"
     local outcome, err = ...
@@ -342,7 +655,7 @@ local function co_yield(...)
     local th = S.th
     if th then
         if th.co == raw_running() then
-            return suspend(rt.ops.yield)
+            return suspend(YIELD)
         end
         return raw_yield(...)
     end
@@ -372,7 +685,7 @@ end
 relay_wrap = function(co, mark, ...)
     if mark ~= LEAVE then
         hidden[co] = mark == OP and "running" or "normal"
-        return unwrap(co, resume_again(co, raw_yield(RELAYED, ...)))
+        return unwrap(co, resume_again(co, yield_upwards(...)))
     end
     hidden[co] = "dead"
     local outcome, err, blocks = ...

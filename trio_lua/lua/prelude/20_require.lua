@@ -189,7 +189,7 @@ function rt.new_require(package, globals)
             return false
         end
         repeat
-            rt.suspend(rt.ops.sleep, WAIT)
+            rt.sleep(WAIT)
         until loading[name] ~= owner or threads[owner.id] ~= owner
         return true
     end

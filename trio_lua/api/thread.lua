@@ -1,0 +1,97 @@
+-- ngx.thread: spawn, wait and kill over the scheduler's user threads, with OpenResty's checks.
+
+local rt = ...
+
+local S, ngx = rt.S, rt.ngx
+local type, error, select, unpack = type, error, select, unpack
+local running, getinfo = coroutine.running, debug.getinfo
+local checker, user_thread, reap = rt.checker, rt.user_thread, rt.reap
+
+local thread = {}
+ngx.thread = thread
+
+local spawn_check = checker("ngx.thread")
+
+-- Whether f is a function written in Lua.
+local function lua_function(f)
+    return type(f) == "function" and getinfo(f, "S").what ~= "C"
+end
+rt.is_lua_function = lua_function
+
+function thread.spawn(f, ...)
+    if not S.r then
+        error("no request found", 2)
+    end
+    if not lua_function(f) then
+        error("bad argument #1 to 'spawn' (Lua function expected)", 2)
+    end
+    spawn_check()
+    return rt.spawn(f, ...)
+end
+
+function thread.wait(...)
+    if not S.r then
+        error("no request found", 2)
+    end
+    spawn_check()
+    local n = select("#", ...)
+    if n == 0 then
+        error("at least one coroutine should be specified", 2)
+    end
+    local self = running()
+    local list, n_list = {}, 0
+    for i = 1, n do
+        local co = select(i, ...)
+        if type(co) ~= "thread" then
+            error("bad argument #" .. i .. " to 'wait' (lua thread expected)", 2)
+        end
+        local th, parent = user_thread(co)
+        if th == false then
+            error("no co ctx found", 2)
+        elseif th == nil then
+            error("attempt to wait on a coroutine that is not a user thread", 2)
+        elseif parent ~= self then
+            error("only the parent coroutine can wait on the thread", 2)
+        end
+        local state = th.state
+        if state == "zombie" then
+            local results = reap(th)
+            return unpack(results, 1, results.n)
+        elseif state == "dead" then
+            if i == n then
+                return nil, "already waited or killed"
+            end
+        else
+            n_list = n_list + 1
+            list[n_list] = th
+        end
+    end
+    return rt.wait_threads(list, n_list)
+end
+
+function thread.kill(co)
+    if not S.r then
+        error("no request found", 2)
+    end
+    spawn_check()
+    if type(co) ~= "thread" then
+        error("bad argument #1 to 'kill' (lua thread expected)", 2)
+    end
+    local th, parent = user_thread(co)
+    if th == false then
+        error("no co ctx found", 2)
+    elseif th == nil then
+        return nil, "not user thread"
+    elseif parent ~= running() then
+        return nil, "killer not parent"
+    elseif th.subrequests then
+        return nil, "pending subrequests"
+    elseif th.state == "zombie" then
+        reap(th)
+        return nil, "already terminated"
+    elseif th.state == "dead" then
+        return nil, "already waited or killed"
+    end
+    rt.kill_thread(th)
+    return 1
+end
