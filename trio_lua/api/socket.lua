@@ -44,7 +44,7 @@ local function give_way()
     immediate = immediate + 1
     if immediate > MAX_IMMEDIATE then
         immediate = 0
-        suspend(ops.yield)
+        rt.sleep(0)
     end
 end
 
