@@ -18,6 +18,7 @@ LAYERS = {
     "net": 2,
     "request": 2,
     "api": 3,
+    "debug": 4,
     "phases": 4,
     "modules": 5,
     "server": 6,

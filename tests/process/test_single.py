@@ -18,6 +18,7 @@ import trio.testing
 from trio_lua.config.model import Config, Http, Listen
 from trio_lua.errors import ConfigError, LuaError, TrioLuaError
 from trio_lua.process.cycle import Cycle
+from trio_lua.process.signals import DUMP
 from trio_lua.process.single import SingleProcess, StartError, Worker
 from trio_lua.process.sockets import Listeners
 
@@ -177,24 +178,19 @@ async def test_stop_after_quit_does_not_wait(stage: Stage, nursery: trio.Nursery
     assert stage.status == 0
 
 
-async def test_shutdown_timeout(
-    stage: Stage, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
-) -> None:
-    await start(stage, nursery, stage.cycle(worker_shutdown_timeout=5.0))
-    stage.workers[0].busy = trio.Event()
-    await stage.send.send(signal.SIGQUIT)
-    with trio.fail_after(6):
-        await stage.finished.wait()
-    assert stage.status == 0
-    assert trio.current_time() >= 5
-
-
 async def test_reopen(stage: Stage, nursery: trio.Nursery, log: Any) -> None:
     await start(stage, nursery, stage.cycle())
     await stage.signal(signal.SIGUSR1)
     assert log.reopened == 1
     assert stage.workers[0].reopened == 1
     assert log.lines[1] == "[notice] reopening logs"
+    await stage.signal(signal.SIGTERM)
+
+
+async def test_a_dump_of_all_threads(stage: Stage, nursery: trio.Nursery, log: Any) -> None:
+    await start(stage, nursery, stage.cycle())
+    await stage.signal(DUMP)
+    assert log.lines[1].endswith(" Lua threads")
     await stage.signal(signal.SIGTERM)
 
 

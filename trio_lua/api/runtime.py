@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import weakref
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from trio_lua.request.exchange import Captures
 from trio_lua.request.phase import ALLOWED, CONTEXT_NAMES, PHASE_NAMES, Phase
 from trio_lua.request.state import Request
 
-__all__ = ["NGINX_VERSION", "Regexes", "Runtime"]
+__all__ = ["NGINX_VERSION", "RUNTIMES", "Regexes", "Runtime"]
 
 #: The versions whose behaviour Lua code may rely on.
 NGINX_VERSION = "1.22.1"
@@ -52,6 +53,10 @@ _HEAD = Path(__file__).parent.parent / "http" / "head.lua"
 
 #: Phases without a yieldable context in which plain Lua coroutines work.
 _PLAIN_COROUTINES = Phase.HEADER_FILTER | Phase.BODY_FILTER
+
+
+#: Those of this process; the VM of some may be closed.
+RUNTIMES: weakref.WeakSet[Runtime] = weakref.WeakSet()
 
 
 class Regexes:
@@ -281,6 +286,8 @@ class Runtime:
         self.set_exiting = export("set_exiting")
         self.end_timer = export("end_timer")
         self.expire_timers = export("expire_timers")
+        self.next_thread = export("next_thread")
+        self.log_thread = export("log_thread")
         self.drop_timers = export("drop_timers")
         self.timers = export("timers")
         self.set_request_header = export("set_request_header")
@@ -293,6 +300,7 @@ class Runtime:
             export("declare_variable")(name.encode())
         for name in http.groups - http.variables:
             export("declare_group")(name.encode())
+        RUNTIMES.add(self)
         self.modules = Modules(config, vm, self.connections)
 
     def handler(self, code: LuaCode) -> int:

@@ -39,10 +39,10 @@ fire = function(timer)
     local id = rt.new_id()
     local r = {
         id = id, fake = true, phase = TIMER, loc = timer.loc, start = 0, origin = timer.origin, env = timer.env,
-        fresh = timer.fresh, main = false, status = 0,
+        fresh = timer.fresh, main = false, status = 0, began = rt.py.now(),
     }
     requests[id] = r
-    S.now = nil
+    S.now = r.began
     return -id, rt.start_thread(r, timer.f, premature or false, unpack(timer, 1, timer.n))
 end
 

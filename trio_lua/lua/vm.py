@@ -109,6 +109,9 @@ class VM:
             sequences of them, which become tables).
         files: Lua files to run after the prelude, in order (the halves of the API families).
 
+    Attributes:
+        closed: Whether :meth:`close` was called.
+
     Raises:
         LuaError: A prelude file failed.
     """
@@ -120,6 +123,7 @@ class VM:
         values: Mapping[str, Any] | None = None,
         files: Iterable[Path] = (),
     ) -> None:
+        self.closed = False
         self._lua = _lupa.LuaRuntime(
             encoding=None,
             unpack_returned_tuples=True,
@@ -143,6 +147,7 @@ class VM:
 
         References between Lua and Python are invisible to Python's garbage collector.
         """
+        self.closed = True
         self._close()
 
     def set(self, name: str, value: Any) -> None:

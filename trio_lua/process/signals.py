@@ -1,4 +1,4 @@
-"""What each signal asks of the process that runs the server: nginx's table.
+"""What each signal asks of the process that runs the server: nginx's table, and one for a dump of all Lua threads.
 
 Signals arrive through Trio, in the order in which they came and never inside other code.
 The sender's process id, which nginx logs as well, does not come through.
@@ -26,8 +26,13 @@ class Action(Enum):
     QUIT = "shutting down"
     REOPEN = "reopening logs"
     RELOAD = "reconfiguring"
+    DUMP = "listing the Lua threads"
     IGNORE = "ignoring"
 
+
+#: Asks for a dump: SIGINFO where there is one (control-T in a terminal of BSD and macOS), else SIGPWR, which nginx and
+#: systemd's services do not use.
+DUMP = getattr(signal, "SIGINFO", None) or signal.SIGPWR
 
 ACTIONS = MappingProxyType(
     {
@@ -36,6 +41,7 @@ ACTIONS = MappingProxyType(
         signal.SIGQUIT: Action.QUIT,
         signal.SIGUSR1: Action.REOPEN,
         signal.SIGHUP: Action.RELOAD,
+        DUMP: Action.DUMP,
         signal.SIGUSR2: Action.IGNORE,
         signal.SIGWINCH: Action.IGNORE,
         signal.SIGALRM: Action.IGNORE,

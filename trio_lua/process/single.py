@@ -21,6 +21,7 @@ from typing import Protocol
 import trio
 
 from trio_lua.config.model import Config, Listen
+from trio_lua.debug import dump_threads
 from trio_lua.errors import TrioLuaError
 from trio_lua.log.error_log import NOTICE, Log
 from trio_lua.process.cycle import Cycle, report
@@ -69,7 +70,6 @@ class _Generation:
 
     cycle: Cycle
     worker: Worker
-    scope: trio.CancelScope
     quitting: bool = False
 
 
@@ -168,7 +168,7 @@ class SingleProcess:
                         error_log=cycle.error_log,
                     )
                 )
-                generation = _Generation(cycle, worker, nursery.cancel_scope)
+                generation = _Generation(cycle, worker)
                 self._generations.append(generation)
                 task_status.started(generation)
         except Exception as exc:
@@ -206,6 +206,8 @@ class SingleProcess:
                 log.reopen()
                 for generation in self._generations:
                     generation.worker.reopen_logs()
+            elif action is Action.DUMP:
+                dump_threads(log)
             elif action is Action.RELOAD:
                 self._wanted.set()
 
@@ -213,9 +215,6 @@ class SingleProcess:
         if generation.quitting:
             return
         generation.quitting = True
-        limit = generation.cycle.config.worker_shutdown_timeout
-        if limit:
-            generation.scope.deadline = trio.current_time() + limit
         generation.worker.quit()
 
     async def _serve_reloads(self, nursery: trio.Nursery) -> None:

@@ -19,8 +19,9 @@ import trio
 from trio_lua.api.runtime import NGINX_VERSION, Runtime
 from trio_lua.config.model import Config, Listen, LuaCode, Settings, Source, Template
 from trio_lua.config.variables import Variables
+from trio_lua.debug import threads
 from trio_lua.errors import LuaError, ProtocolError
-from trio_lua.log.error_log import ALERT, ErrorLog, Log
+from trio_lua.log.error_log import ALERT, ERROR, ErrorLog, Log
 from trio_lua.log.files import LogFiles
 from trio_lua.lua.driver import detach
 from trio_lua.net.poller import supported
@@ -92,6 +93,7 @@ class Worker:
         self._parked: ParkedDriver | None = None
         self._nursery: trio.Nursery | None = None
         self._timers: Timers | None = None
+        self._outer: trio.Nursery | None = None
         self._accepting: list[trio.CancelScope] = []
         self._drained = trio.Event()
         self._arrival = trio.Event()
@@ -359,6 +361,7 @@ class Worker:
                 self.runtime.sockets.running(),
                 trio.open_nursery() as outer,
             ):
+                self._outer = outer
                 self._timers = Timers(self.runtime, outer)
                 self._run_hook(http.init_worker_by_lua, Phase.INIT_WORKER)
                 outer.start_soon(self._timers.run)
@@ -459,10 +462,16 @@ class Worker:
             self._parked.sweep(trio.current_time())
 
     def quit(self) -> None:
-        """Stop gracefully: accept nothing, close what is idle, let running requests end."""
+        """Stop gracefully: accept nothing, close what is idle, let running requests and timers end.
+
+        After ``worker_shutdown_timeout`` what has not ended is cancelled.
+        """
         if self.quitting:
             return
         self.quitting = True
+        limit = self.config.worker_shutdown_timeout
+        if limit and self._outer is not None:
+            self._outer.start_soon(self._stop_after, limit)
         self.engine.quit()
         self.runtime.set_exiting()
         if self._timers is not None:
@@ -477,6 +486,15 @@ class Worker:
                 scope.cancel()
         if not self.connections:
             self._drained.set()
+
+    async def _stop_after(self, seconds: float) -> None:
+        """Cancel after a time what runs then, and name it."""
+        await trio.sleep(seconds)
+        assert self._outer is not None
+        for thread in threads(self.runtime):
+            message = f"cancelled {thread}: the time to shut down is over"
+            self.runtime.log_thread(thread.number, ERROR, message.encode())
+        self._outer.cancel_scope.cancel()
 
 
 def _numeric(host: str) -> str:

@@ -30,7 +30,8 @@ local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, co
 local raw_status, raw_running, raw_wrap = coroutine.status, coroutine.running, coroutine.wrap
 local error, type, tostring, select, setmetatable, pairs = error, type, tostring, select, setmetatable, pairs
 local getinfo, getlocal = debug.getinfo, debug.getlocal
-local concat, sub = table.concat, string.sub
+local concat, sub, match = table.concat, string.sub, string.match
+local next = next
 local band = require("bit").band
 
 local DONE, SUSPENDED, FAILED, EXIT, EXEC, JUMP = 0, 1, 2, 3, 4, 5
@@ -462,7 +463,7 @@ local SPAWN = rt.add_answer(function(th, run, co, parent, ...)
     end
     local id = last_id + 1
     last_id = id
-    local child = { id = id, r = th.r, co = co, run = run, user = true }
+    local child = { id = id, r = th.r, co = co, run = run, user = true, start = rt.now() }
     threads[id] = child
     thread_of[co] = child
     parent_of[co] = parent
@@ -482,10 +483,12 @@ local WAIT = rt.add_answer(function(th, run, list, n)
     for i = 1, n do
         list[i].waiter = th
     end
+    th.waits = true
     return proceed(run)
 end)
 
 local function waited(list, n, ...)
+    S.th.waits = nil
     for i = 1, n do
         list[i].waiter = nil
     end
@@ -547,6 +550,74 @@ function rt.export.live()
     return n_requests, n_threads
 end
 
+-- What a thread that does not run waits for.
+local function state_of(th)
+    if S.th == th then
+        return "running"
+    elseif th.sem then
+        return "waiting for a semaphore"
+    elseif th.place then
+        return "sleeping"
+    elseif th.waits then
+        return "waiting for threads"
+    end
+    local queue = (th.run or th).queue
+    for i = queue and queue.first or 1, queue and queue.last or 0 do
+        if queue[i] == th then
+            return "ready"
+        end
+    end
+    return "waiting for an operation"
+end
+
+-- Who a request is, in a word or two.
+local function owner_of(r)
+    if r.fake then
+        return rt.context_names[r.phase] or "init"
+    elseif r.parent then
+        return "subrequest " .. r.uri
+    end
+    return r.method .. " " .. r.unparsed_uri
+end
+
+local function describe_thread(th)
+    local blocks = {}
+    local below = th.below
+    while below do
+        table.insert(blocks, 1, frames(below.co))
+        below = below.below
+    end
+    blocks[#blocks + 1] = frames(th.co)
+    local place
+    for i = 1, #blocks do
+        place = place or match(blocks[i], "\n\t([^\n]*:%d+):")
+    end
+    local r = th.r
+    return th.id, th.user or false, owner_of(r), state_of(th), rt.py.now() - (th.start or r.began or r.start),
+        place or "?", blocks_text(blocks)
+end
+
+-- The live thread behind the one with this id (nil: the first): id, whether it is a user thread, owner, state,
+-- age in seconds, where it is, its traceback; nil behind the last.
+function rt.export.next_thread(id)
+    local th
+    repeat
+        id, th = next(threads, id)
+        if not id then
+            return nil
+        end
+    until th.co
+    return describe_thread(th)
+end
+
+-- An error.log line about a thread, with its request.
+function rt.export.log_thread(id, level, message)
+    local th = threads[id]
+    if th then
+        rt.raw_log(level, message, th.r)
+    end
+end
+
 -- ------------------------------------------------------------------ coroutine.*
 
 local allowed = rt.allowed or {}
@@ -590,15 +661,16 @@ local function resume_again(co, ...)
     return raw_resume(co, ...)
 end
 
--- Pass an operation of a coroutine below up, and its results down.
+-- Pass an operation of coroutine co below up, and its results down. th.below lists those coroutines, from the one
+-- that the thread has resumed to the one that waits.
 local function relayed(th, ...)
-    th.below = nil
+    th.below = th.below.below
     return ...
 end
 
-local function yield_upwards(...)
+local function yield_upwards(co, ...)
     local th = S.th
-    th.below = true
+    th.below = { co = co, below = th.below }
     return relayed(th, raw_yield(RELAYED, ...))
 end
 
@@ -618,7 +690,7 @@ end
 relay = function(co, mark, ...)
     if mark ~= LEAVE then
         hidden[co] = mark == OP and "running" or "normal"
-        return pass(co, resume_again(co, yield_upwards(...)))
+        return pass(co, resume_again(co, yield_upwards(co, ...)))
     end
     hidden[co] = "dead"
     local outcome, err = ...
@@ -685,7 +757,7 @@ end
 relay_wrap = function(co, mark, ...)
     if mark ~= LEAVE then
         hidden[co] = mark == OP and "running" or "normal"
-        return unwrap(co, resume_again(co, yield_upwards(...)))
+        return unwrap(co, resume_again(co, yield_upwards(co, ...)))
     end
     hidden[co] = "dead"
     local outcome, err, blocks = ...
