@@ -541,7 +541,9 @@ def _modules() -> Iterator[str]:
     yield (
         "`require` finds these without any `lua_package_path`. `cjson` is written in Lua and takes the "
         "place of lua-cjson where that is not installed. `table.*` are what OpenResty's LuaJIT has "
-        "built in.\n"
+        'built in. `ngx.location.stream` is not in OpenResty: `require("ngx.location.stream")'
+        ".capture(uri, options?)` does what `ngx.location.capture` does, but returns when the head of the response "
+        "is there, and the `read()` and `pieces()` of what it returns give the body piece by piece.\n"
     )
     yield ", ".join(f"`{name}`" for name in shown) + ".\n"
 

@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "trio_lua"
 
 LAYERS = {
+    "about": 0,
     "errors": 0,
     "config": 1,
     "http": 1,

@@ -504,7 +504,7 @@ async def test_a_stream_is_read_while_it_is_written(
 ) -> None:
     server = """
         location /t { content_by_lua_block {
-            local res = ngx.location.capture_stream("/sub", { args = "n=3" })
+            local res = require("ngx.location.stream").capture("/sub", { args = "n=3" })
             ngx.print(res.status, " ", res.header["X-Sub"], " ", tostring(res.truncated), ":")
             for piece in res:pieces() do
                 ngx.print(piece, ("@%d "):format(ngx.now() - ngx.req.start_time() + 0.5))
@@ -530,7 +530,7 @@ async def test_a_stream_waits_for_its_reader(
 ) -> None:
     server = """
         location /t { content_by_lua_block {
-            local res = ngx.location.capture_stream("/sub")
+            local res = require("ngx.location.stream").capture("/sub")
             ngx.sleep(10)
             local written = package.loaded.written
             local n = 0
@@ -556,7 +556,7 @@ async def test_a_stream_ends_with_its_reader(
 ) -> None:
     server = f"""
         location /t {{ content_by_lua_block {{
-            local res = ngx.location.capture_stream("/sub")
+            local res = require("ngx.location.stream").capture("/sub")
             ngx.ctx.first = res:read()
             {end}
         }} }}
@@ -580,7 +580,7 @@ async def test_a_stream_ends_with_its_reader(
 async def test_a_stream_without_response(serve: Serve) -> None:
     server = """
         location /t { content_by_lua_block {
-            local res = ngx.location.capture_stream("/sub")
+            local res = require("ngx.location.stream").capture("/sub")
             ngx.print(res.status, " ", tostring(res:read()), " ", tostring(res.truncated))
         } }
         location /sub { return 503; }

@@ -7,6 +7,8 @@ from typing import Any
 
 from serving import nginx
 
+from trio_lua.about import CONFIGURE
+
 Serve = Callable[..., Any]
 
 
@@ -59,3 +61,28 @@ async def test_what_cannot_be_assigned_to(serve: Serve) -> None:
     async with serve(conf) as running:
         client = await running.connect()
         assert (await client.get("/"))[2] == b"not changeable\n" * 2 + b"not found\n" * 3
+
+
+async def test_what_was_never_set(serve: Serve) -> None:
+    conf = nginx("""
+        location /set { set $mine 1; rewrite ^/(?<part>x) /; }
+        location / { content_by_lua_block {
+            ngx.print(ngx.var.mine, "|", ngx.var.mine, "|", tostring(ngx.var.part))
+            ngx.var.part = "given"
+            ngx.print("|", ngx.var.part)
+        } }
+        location /quiet { uninitialized_variable_warn off; return 200 "<$mine$part>"; }
+    """)
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/"))[2] == b"||nil|given"
+        assert running.log.text(5).count('using uninitialized "mine" variable') == 1
+        assert (await client.get("/quiet"))[2] == b"<>"
+        assert running.log.text(5).count("using uninitialized") == 1
+
+
+async def test_configure_arguments_are_those_of_the_command(serve: Serve) -> None:
+    conf = nginx("location / { content_by_lua_block { ngx.print(ngx.config.nginx_configure()) } }")
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/"))[2].decode() == CONFIGURE

@@ -402,7 +402,7 @@ def test_raw_log_errors(lua: Lua, arguments: str, error: str) -> None:
 
 
 def test_errlog_levels_and_capture(lua: Lua) -> None:
-    missing = "missing the capture error log patch for nginx"
+    missing = 'directive "lua_capture_error_log" is not set'
     assert lua.eval('out(require("ngx.errlog").get_sys_filter_level())') == ["8"]
     assert lua.eval('out(require("ngx.errlog").set_filter_level())') == [
         "nil",

@@ -75,3 +75,30 @@ async def test_a_handler_that_declines_has_no_opinion(serve: Serve, code: str, s
     async with serve(conf) as running:
         client = await running.connect()
         assert (await client.get("/"))[0] == status
+
+
+async def test_handlers_that_are_not_postponed(serve: Serve) -> None:
+    server = """
+        location /rewrite {
+            set $x 1;
+            rewrite_by_lua_block { ngx.ctx.x = ngx.var.x .. "|" }
+            content_by_lua_block { ngx.print(ngx.ctx.x, ngx.var.x) }
+        }
+        location /access {
+            deny all;
+            access_by_lua_block { ngx.print("early") }
+            content_by_lua_block { ngx.print("content") }
+        }
+        location /any {
+            satisfy any; deny all;
+            access_by_lua_block { }
+            content_by_lua_block { ngx.print("content") }
+        }
+    """
+    switches = "rewrite_by_lua_no_postpone on; access_by_lua_no_postpone on;"
+    async with serve(nginx(server, switches)) as running:
+        client = await running.connect()
+        assert (await client.get("/rewrite"))[2] == b"|1"
+        assert 'using uninitialized "x" variable' in running.log.text(5)
+        assert (await client.get("/access"))[2] == b"early"
+        assert (await client.get("/any"))[2] == b"content"

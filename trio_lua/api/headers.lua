@@ -89,7 +89,7 @@ local function set_one(r, key, name, value, override)
         if value == nil or value == "" then
             r.cl = nil
         elseif find(value, "^%d+$") then
-            r.cl = tonumber(value)
+            r.cl, r.cl_name = tonumber(value), key
         else
             error("failed to set header", 4)
         end

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from trio_lua.about import CONFIGURE, NGINX_VERSION
 from trio_lua.api import (
     body,
     codec,
@@ -33,6 +34,7 @@ from trio_lua.api.subrequest import Runner
 from trio_lua.config.model import Config, LuaCode, Template, Var
 from trio_lua.errors import LuaError, ProtocolError
 from trio_lua.http.status import REASONS
+from trio_lua.log.capture import LogBuffer
 from trio_lua.log.error_log import Log
 from trio_lua.lua.driver import Driver
 from trio_lua.lua.ops import OpTable
@@ -42,10 +44,9 @@ from trio_lua.request.exchange import Captures
 from trio_lua.request.phase import ALLOWED, CONTEXT_NAMES, PHASE_NAMES, Phase
 from trio_lua.request.state import Request
 
-__all__ = ["NGINX_VERSION", "RUNTIMES", "Regexes", "Runtime"]
+__all__ = ["RUNTIMES", "Regexes", "Runtime"]
 
-#: The versions whose behaviour Lua code may rely on.
-NGINX_VERSION = "1.22.1"
+#: The versions whose behaviour Lua code may rely on, as numbers.
 _NGINX_VERSION_NUMBER = 1022001
 _NGX_LUA_VERSION = 10023
 
@@ -160,6 +161,7 @@ class Runtime:
         files: Further Lua files to load, behind the families.
         calls: Further plain functions for Lua.
         subrequests: Gives what runs the requests that requests make.
+        captured: The lines of the error logs that are kept for ``ngx.errlog``.
 
     Raises:
         LuaError: A file of this package failed to load.
@@ -179,6 +181,7 @@ class Runtime:
         files: Iterable[Path] = (),
         calls: Mapping[str, Callable[..., Any]] | None = None,
         subrequests: Callable[[], Runner] | None = None,
+        captured: LogBuffer | None = None,
     ) -> None:
         self.config = config
         self.clock = clock
@@ -187,7 +190,7 @@ class Runtime:
         prefix = config.prefix
         table = OpTable()
         self.driver = Driver(table)
-        log.install(table, sinks)
+        log.install(table, sinks, captured)
         control.install(table)
         output.install(table, self.connections)
         body.install(table, self.connections, prefix)
@@ -225,7 +228,7 @@ class Runtime:
                 "nginx_version": NGINX_VERSION,
                 "nginx_version_number": _NGINX_VERSION_NUMBER,
                 "ngx_lua_version": _NGX_LUA_VERSION,
-                "configure_arguments": "",
+                "configure_arguments": CONFIGURE,
                 "max_pending_timers": http.lua_max_pending_timers,
                 "max_running_timers": http.lua_max_running_timers,
                 "lua_regex_match_limit": http.lua_regex_match_limit,

@@ -1,4 +1,4 @@
--- Subrequests: ngx.location.capture, capture_multi and capture_stream, and the request tables of all of them.
+-- Subrequests: ngx.location.capture and capture_multi, the extension ngx.location.stream, and the request tables of all of them.
 --
 -- A subrequest is a request table like any other whose `main` and `parent` are requests. Its line, headers and
 -- body come from here, its response goes to a sink that Python registers under the number r.cid
@@ -324,7 +324,7 @@ local function header_table(r)
         out["Content-Type"] = r.ct
     end
     if r.cl then
-        out["Content-Length"] = format("%d", r.cl)
+        out[r.cl_name or "Content-Length"] = format("%d", r.cl)
     end
     return out
 end
@@ -480,10 +480,10 @@ end
 -- An extension: as capture, but returns when the subrequest has its head, and the body is read in pieces while
 -- the subrequest goes on. It waits when about a megabyte is unread, and ends at the latest with the handler
 -- that began it.
-function ngx.location.capture_stream(uri, opts)
+function rt.capture_stream(uri, opts)
     local parent = capture_check()
     if opts ~= nil and type(opts) ~= "table" then
-        rt.type_error(2, "capture_stream", "table", type(opts))
+        rt.type_error(2, "capture", "table", type(opts))
     end
     local r = checked(pcall(prepare, parent, uri, opts))
     requests[r.id] = r

@@ -111,6 +111,15 @@ local function sent_status(r)
     return format("%03d", status)
 end
 
+local function keep(r, name, value)
+    local vars = r.vars
+    if not vars then
+        vars = {}
+        r.vars = vars
+    end
+    vars[name] = value or false
+end
+
 local getters
 getters = {
     uri = function(r) return r.uri end,
@@ -185,12 +194,7 @@ rt.variable_setters = setters
 -- A setter for a variable whose values lie where those of `set` do.
 function rt.keeper(name)
     return function(r, value)
-        local vars = r.vars
-        if not vars then
-            vars = {}
-            r.vars = vars
-        end
-        vars[name] = value or false
+        keep(r, name, value)
     end
 end
 
@@ -231,7 +235,7 @@ local function sent_header(r, name)
     return value
 end
 
--- Value of a variable, nil when it is not found. Names are lower-case.
+-- Value of a variable, nil when it is not found. Names are lower-case. One that was never set is warned of once.
 local function get(r, name)
     local vars = r.vars
     if vars then
@@ -241,6 +245,10 @@ local function get(r, name)
         end
     end
     if declared[name] then
+        if r.loc.uninitialized_variable_warn ~= false then
+            rt.raw_log(5, 'using uninitialized "' .. name .. '" variable', r)
+        end
+        keep(r, name, "")
         return ""
     end
     local getter = getters[name]
@@ -315,13 +323,7 @@ ngx.var = setmetatable({}, {
             value = tostring(value)
         end
         if declared[name] then
-            local vars = r.vars
-            if not vars then
-                vars = {}
-                r.vars = vars
-            end
-            vars[name] = value or false
-            return
+            return keep(r, name, value)
         end
         local setter = setters[name]
         if setter then
@@ -352,14 +354,7 @@ local function eval(r, id)
         local text = t[i + 1]
         if t[i] then
             local value = get(r, text)
-            if value == nil or value == "" then
-                local vars = r.vars
-                if declared[text] and not (vars and vars[text] ~= nil) then
-                    rt.raw_log(5, 'using uninitialized "' .. text .. '" variable', r)
-                end
-                value = value or ""
-            end
-            parts[n] = value
+            parts[n] = value or ""
         else
             parts[n] = text
         end
@@ -396,12 +391,7 @@ function rt.export.set_variable(id, name, value)
     if setter then
         return setter(r, value)
     end
-    local vars = r.vars
-    if not vars then
-        vars = {}
-        r.vars = vars
-    end
-    vars[name] = value
+    keep(r, name, value)
 end
 
 function rt.export.set_captures(id, ...)

@@ -2,7 +2,7 @@
 
 Service files, scripts and test harnesses that start, test, signal and ask nginx work with this
 command unchanged. They ask for the version often, and it must answer at once: this module
-imports nothing but ``sys`` until it knows that a server is wanted.
+imports next to nothing until it knows that a server is wanted.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from __future__ import annotations
 import sys
 
 from trio_lua import __version__
+from trio_lua.about import CONFIGURE, NGINX_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["Options", "UsageError", "main", "parse"]
-
-#: The nginx whose behaviour, log format and configuration this server follows.
-NGINX_VERSION = "1.22.1"
 
 DEFAULT_CONF = "conf/nginx.conf"
 DEFAULT_ERROR_LOG = "logs/error.log"
@@ -41,17 +39,6 @@ Options:
   -g directives  : further global directives
 
 """
-
-# Words that callers look for: which optional modules there are decides what they write
-# into a configuration.
-_CONFIGURE = (
-    f"--conf-path={DEFAULT_CONF} --error-log-path={DEFAULT_ERROR_LOG} --pid-path=logs/nginx.pid "
-    "--with-pcre --with-pcre-jit --with-debug "
-    "--without-http_fastcgi_module --without-http_scgi_module --without-http_uwsgi_module "
-    "--without-http_grpc_module --without-mail_pop3_module --without-mail_imap_module "
-    "--without-mail_smtp_module "
-    f"--add-module=trio_lua-{__version__}"
-)
 
 _SIGNALS = ("stop", "quit", "reopen", "reload")
 
@@ -162,7 +149,7 @@ def _version_text(options: Options) -> str:
         python = ".".join(map(str, sys.version_info[:3]))
         text += f"built by trio_lua {__version__} for Python {python}, in place of nginx\n"
         text += _openssl()
-        text += f"configure arguments: {_CONFIGURE}\n"
+        text += f"configure arguments:{CONFIGURE}\n"
     return text
 
 

@@ -13,8 +13,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from trio_lua import __version__
+from trio_lua.about import NGINX_VERSION
 from trio_lua.cli.loading import from_conf, log_warnings
-from trio_lua.cli.nginx import DEFAULT_CONF, DEFAULT_ERROR_LOG, NGINX_VERSION
+from trio_lua.cli.nginx import DEFAULT_CONF, DEFAULT_ERROR_LOG
 from trio_lua.errors import ConfigError, TrioLuaError
 from trio_lua.log.error_log import ALERT, EMERG, ERROR, NOTICE, ErrorLog
 from trio_lua.log.files import STDERR, os_error, resolve

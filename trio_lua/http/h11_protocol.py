@@ -44,9 +44,9 @@ class HeadLimits:
 DEFAULT_LIMITS = HeadLimits()
 
 _head_end = re.compile(rb"\n\r?\n")
-_request_line = re.compile(rb"([A-Z_-]+) ([\x21-\x7e]+)(?: HTTP/(.*)| *)", re.S)
+_request_line = re.compile(rb"([A-Z_-]+) ([\x21-\x7e\x80-\xff]+)(?: HTTP/(.*)| *)", re.S)
 _partial_request_line = re.compile(
-    rb"[A-Z_-]+(?: (?:[\x21-\x7e]+(?: (?:H(?:T(?:T(?:P(?:/(?:1(?:\.[01]?)?)?)?)?)?)?)?)?)?)?\r?"
+    rb"[A-Z_-]+(?: (?:[\x21-\x7e\x80-\xff]+(?: (?:H(?:T(?:T(?:P(?:/(?:1(?:\.[01]?)?)?)?)?)?)?)?)?)?)?\r?"
 )
 _newer_version = re.compile(rb"[2-9]|1[0-9]")
 _header_line = re.compile(
@@ -349,7 +349,9 @@ class H11Request:
         if folded is not None:
             raise _invalid_header(raw[folded.start() + 1 :].partition(b"\n")[0])
         connection = h11.Connection(h11.SERVER, len(raw) + 1)
-        connection.receive_data(raw)
+        # nginx lets bytes beyond ASCII stand in a path as they are; h11 must not see them
+        target = self._target
+        connection.receive_data(raw if target.isascii() else raw.replace(target, b"/", 1))
         try:
             request = connection.next_event()
         except h11.RemoteProtocolError as error:

@@ -252,6 +252,10 @@ class Engine:
     async def _location(self, request: Request, *, named: bool = False) -> Step:
         plan: Plan = request.plan
         lua = self._lua
+        if plan.rewrite_first:
+            step = await self._lua_handler(request, plan.rewrite, Phase.REWRITE)
+            if step is not _NEXT:
+                return step
         if plan.program is not None:
             step = self._rewrite(request, plan.program, at_server=False)
             plan = request.plan
@@ -261,12 +265,8 @@ class Engine:
             step = await self._hooks(request, plan.rewrite_hooks, Phase.REWRITE)
             if step is not _NEXT:
                 return step
-        if plan.rewrite is not None:
-            if plan.settings.lua_need_request_body:
-                status = await self._need_body(request)
-                if status:
-                    return Status(status)
-            step = await self._handler(request, plan.rewrite, Phase.REWRITE)
+        if plan.rewrite is not None and not plan.rewrite_first:
+            step = await self._lua_handler(request, plan.rewrite, Phase.REWRITE)
             if step is not _NEXT:
                 return step
         step = await self._access(request, plan)
@@ -401,6 +401,13 @@ class Engine:
         ):
             return _NEXT
         gate = Gate(settings.satisfy)
+        if plan.access_first:
+            step = await self._lua_handler(request, plan.access, Phase.ACCESS)
+            decision = self._judge(gate, step)
+            if decision is Decision.FINISH:
+                return step
+            if decision is Decision.DONE:
+                return _NEXT
         if rules:
             peer = request.connection.addresses()[0].decode()
             decision = gate.rules(rules, peer, request)
@@ -415,12 +422,8 @@ class Engine:
                 return step
             if decision is Decision.DONE:
                 return _NEXT
-        if plan.access is not None:
-            if settings.lua_need_request_body:
-                status = await self._need_body(request)
-                if status:
-                    return Status(status)
-            step = await self._handler(request, plan.access, Phase.ACCESS)
+        if plan.access is not None and not plan.access_first:
+            step = await self._lua_handler(request, plan.access, Phase.ACCESS)
             decision = self._judge(gate, step)
             if decision is Decision.FINISH:
                 return step
@@ -508,6 +511,15 @@ class Engine:
         return await self._after_handler(
             request, lua.run(request.id, handler.number, int(phase), path), phase
         )
+
+    async def _lua_handler(self, request: Request, handler: Handler | None, phase: Phase) -> Step:
+        """The same, behind the request body that ``lua_need_request_body`` asks for."""
+        assert handler is not None
+        if request.plan.settings.lua_need_request_body:
+            status = await self._need_body(request)
+            if status:
+                return Status(status)
+        return await self._handler(request, handler, phase)
 
     async def _after_handler(self, request: Request, result: object, phase: Phase) -> Step:
         lua = self._lua

@@ -52,6 +52,7 @@ class Plan:
 
     __slots__ = (
         "access",
+        "access_first",
         "access_hooks",
         "access_logs",
         "chain",
@@ -68,6 +69,7 @@ class Plan:
         "program",
         "referers",
         "rewrite",
+        "rewrite_first",
         "rewrite_hooks",
         "rules",
         "server",
@@ -84,6 +86,9 @@ class Plan:
         self.access: Handler | None = None
         self.precontent: Handler | None = None
         self.content: Handler | None = None
+        #: Whether the Lua handlers of a phase run before what else the phase has (``..._no_postpone``).
+        self.rewrite_first = False
+        self.access_first = False
         #: Hooks of modules.
         self.rewrite_hooks: tuple[Hook, ...] = ()
         self.access_hooks: tuple[Hook, ...] = ()
@@ -226,6 +231,9 @@ class Plans:
                 settings.valid_referers, server.server.names, self._runtime.regexes
             )
         plan.access = self._handler(settings.access_by_lua)
+        http = self._runtime.config.http
+        plan.rewrite_first = http.rewrite_by_lua_no_postpone and plan.rewrite is not None
+        plan.access_first = http.access_by_lua_no_postpone and plan.access is not None
         plan.precontent = self._handler(settings.precontent_by_lua)
         plan.content = self._handler(location.content)
         modules = self._runtime.modules
@@ -309,6 +317,8 @@ class Plans:
             "resolver": runtime.sockets.resolver_number(settings.resolver),
             "resolver_timeout": settings.resolver_timeout,
         }
+        if not settings.uninitialized_variable_warn:
+            values["uninitialized_variable_warn"] = False
         if settings.keepalive_header is not None:
             values["keepalive_header"] = str(settings.keepalive_header)
         values.update(filter_constants(settings, runtime))

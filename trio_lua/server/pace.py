@@ -86,8 +86,8 @@ class Paced:
     async def receive(self) -> bytes:
         return await self.inner.receive()
 
-    def send_eof(self) -> None:
-        self.inner.send_eof()
+    async def send_eof(self) -> None:
+        await self.inner.send_eof()
 
     def close(self) -> None:
         self.inner.close()

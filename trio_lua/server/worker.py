@@ -16,11 +16,13 @@ from typing import Any
 
 import trio
 
-from trio_lua.api.runtime import NGINX_VERSION, Runtime
+from trio_lua.about import NGINX_VERSION
+from trio_lua.api.runtime import Runtime
 from trio_lua.config.model import Config, Listen, LuaCode, Settings, Source, Template
 from trio_lua.config.variables import Variables
 from trio_lua.debug import threads
 from trio_lua.errors import LuaError, ProtocolError
+from trio_lua.log.capture import CapturedLog, LogBuffer
 from trio_lua.log.error_log import ALERT, ERROR, ErrorLog, Log
 from trio_lua.log.files import LogFiles
 from trio_lua.lua.driver import detach
@@ -79,7 +81,13 @@ class Worker:
         parked: bool = True,
     ) -> None:
         self.config = config
-        self._error_log = error_log
+        http = config.http
+        self._captured = (
+            None
+            if http.lua_capture_error_log is None
+            else LogBuffer(http.lua_capture_error_log, self.clock)
+        )
+        self._error_log = self._capture(error_log)
         self._recognise = recognise
         self._use_parked = parked and supported()
         self._epoch = time.time() - trio.current_time()
@@ -98,7 +106,7 @@ class Worker:
         self._drained = trio.Event()
         self._arrival = trio.Event()
         self._files = LogFiles()
-        self._sinks: list[Log] = [error_log]
+        self._sinks: list[Log] = [self._error_log]
         self._sink_numbers: dict[Any, int] = {}
         self._endpoints: dict[int, Endpoint] = {}
         self.runtime = Runtime(
@@ -111,9 +119,9 @@ class Worker:
             invalid_referer=lambda request: self.engine.invalid_referer(request),
             graceful_exit=self.quit,
             subrequests=lambda: self.engine.subrequests,
+            captured=self._captured,
         )
         self.connections = self.runtime.connections
-        http = config.http
         plans = Plans(config, self.runtime, sink_of=self._sink_of, access_log=True)
         logs = AccessLogs(
             self.runtime,
@@ -141,6 +149,9 @@ class Worker:
 
     # ----------------------------------------------------------------- logging
 
+    def _capture(self, log: Log) -> Log:
+        return log if self._captured is None else CapturedLog(log, self._captured)
+
     def _sink_of(self, settings: Settings) -> tuple[int, int]:
         own = settings.error_log
         if own is None:
@@ -151,7 +162,7 @@ class Worker:
                 own.file, own.level, prefix=self.config.prefix, files=self._files, clock=self.clock
             )
             number = self._sink_numbers[own] = len(self._sinks)
-            self._sinks.append(log)
+            self._sinks.append(self._capture(log))
         return number, self._sinks[number].level
 
     def log(self, level: int, message: bytes, conn: Connection | None = None) -> None:

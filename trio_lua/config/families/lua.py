@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 
+from trio_lua.config import units
 from trio_lua.config.blocks import LocationBlock
 from trio_lua.config.directives import Context, Directive, DirectiveTable, Use, takes
 from trio_lua.config.families.slots import slots, word
@@ -16,6 +17,9 @@ TABLE = DirectiveTable()
 
 #: The longest chunk name that Lua shows whole, without "=", "(", ":" and ")".
 _CHUNK_NAME_MAX = 56
+
+#: Room for one line of error.log is the least that lua_capture_error_log may give.
+_LONGEST_LINE = 4096
 
 slots(
     TABLE,
@@ -61,7 +65,19 @@ slots(
     "precontent_by_lua_no_postpone",
     "rewrite_by_lua_no_postpone",
 )
-slots(TABLE, Use.size, Context.HTTP, "lua_capture_error_log")
+
+
+@TABLE.directive("lua_capture_error_log", Context.HTTP, takes(1))
+def _capture_error_log(use: Use) -> None:
+    try:
+        size = units.parse_size(use.args[0])
+    except ValueError:
+        size = 0
+    if size < _LONGEST_LINE:
+        raise use.error(
+            f'invalid capture error log size "{use.args[0]}", minimum size is {_LONGEST_LINE}'
+        )
+    use.put("lua_capture_error_log", size)
 
 
 slots(TABLE, word, Context.HTTP, "lua_package_path", "lua_package_cpath")

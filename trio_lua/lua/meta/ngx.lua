@@ -291,21 +291,6 @@ ngx.location = {}
 ---@return ngx.captured response
 function ngx.location.capture(uri, options) end
 
----A response whose body comes in pieces.
----@class ngx.stream
----@field status integer
----@field header table<string, string|string[]>
----@field truncated boolean? Known at the end.
----@field read fun(self): string? The next piece; nil at the end.
----@field pieces fun(self): (fun(self): string?), ngx.stream For `for piece in stream:pieces() do`.
----@field close fun(self) Ends the subrequest now.
-
----As `capture`, but returns when the head of the response is there; its `read()` and `pieces()` give the body. Not in OpenResty.
----@param uri string
----@param options? ngx.capture_options
----@return ngx.stream response
-function ngx.location.capture_stream(uri, options) end
-
 ---Asks several locations at once and waits for all responses, which come in the order of the requests.
 ---@param requests {[1]: string, [2]: ngx.capture_options?}[]
 ---@return ngx.captured ...

@@ -3,25 +3,48 @@
 local rt = require "trio_lua.rt"
 local base = require "resty.core.base"
 
-local S = rt.S
+local S, py = rt.S, rt.py
 local raw_log = rt.raw_log
 local error, floor, type = error, math.floor, type
 
 local _M = { version = base.version }
 
-local NO_CAPTURE = "missing the capture error log patch for nginx"
+local NO_CAPTURE = 'directive "lua_capture_error_log" is not set'
 
---- Which lines to capture: not without lua_capture_error_log.
+--- The least serious level to capture, as a number such as ngx.ERR.
 function _M.set_filter_level(level)
     if not level then
         return nil, 'missing "level" argument'
     end
-    return nil, NO_CAPTURE
+    local set = py.capture_level
+    if not set then
+        return nil, NO_CAPTURE
+    end
+    if level > ngx.DEBUG or level < ngx.STDERR then
+        return nil, "bad log level: " .. floor(level)
+    end
+    set(level)
+    return true
 end
 
---- The captured lines: not without lua_capture_error_log.
-function _M.get_logs()
-    return nil, NO_CAPTURE
+--- Take up to `max` captured lines (10): level, time and text of each, one after the other, in `logs` or a new table.
+function _M.get_logs(max, logs)
+    local take = py.captured
+    if not take then
+        return nil, NO_CAPTURE
+    end
+    logs = logs or {}
+    local n = 0
+    for _ = 1, max or 10 do
+        local level, time, text = take()
+        if not level then
+            break
+        end
+        logs[n + 1], logs[n + 2], logs[n + 3] = level, time, text
+        n = n + 3
+    end
+    logs[n + 1] = nil
+    return logs
 end
 
 --- The level of error_log, as a number such as ngx.ERR.
