@@ -32,6 +32,7 @@ FAMILIES = (
     "pace",
     "subrequest",
     "socket",
+    "udp",
     "base",
     "worker",
     "modules",

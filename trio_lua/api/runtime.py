@@ -31,6 +31,7 @@ from trio_lua.api import time as time_api
 from trio_lua.api.modules import Modules
 from trio_lua.api.socket import Sockets
 from trio_lua.api.subrequest import Runner
+from trio_lua.api.udp import Datagrams
 from trio_lua.config.model import Config, LuaCode, Template, Var
 from trio_lua.errors import LuaError, ProtocolError
 from trio_lua.http.status import REASONS
@@ -203,6 +204,7 @@ class Runtime:
         self.subrequests = subrequests
         #: The cosockets of the VM.
         self.sockets = Sockets(table)
+        self.datagrams = Datagrams(table, self.sockets)
         if subrequests is not None:
             subrequest.install(table, subrequests)
         plain: dict[str, Callable[..., Any]] = {**codec.calls(), **time_api.calls(clock)}

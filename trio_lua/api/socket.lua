@@ -47,6 +47,13 @@ local function give_way()
         rt.sleep(0)
     end
 end
+rt.give_way = give_way
+
+-- A thread is about to wait, and so the others get their turn.
+local function suspended()
+    immediate = 0
+end
+rt.suspended = suspended
 
 -- As luaL_argerror: the object of a method call does not count.
 local function arg_error(position, message, level)
@@ -160,7 +167,7 @@ local function fill(u, size)
     if data then
         return data
     elseif not err then
-        immediate = 0
+        suspended()
         u.reader = S.th.id
         data, err, line, level = suspend(ops.tcp_receive, u.id, size, u.read_timeout)
         u.reader = nil
@@ -649,7 +656,7 @@ function methods.send(...)
     if done then
         return #data
     elseif not err then
-        immediate = 0
+        suspended()
         u.writer = S.th.id
         done, err, line, level = suspend(ops[u.py_send], u.id, u.send_timeout)
         u.writer = nil
@@ -752,7 +759,7 @@ function methods.connect(...)
         if reused >= 0 then
             return 1
         end
-        immediate = 0
+        suspended()
         u.connecting = S.th.id
         id, reused, line, level = suspend(ops.tcp_connect, id, u.connect_timeout, conf.resolver,
             conf.resolver_timeout)

@@ -16,15 +16,17 @@ from typing import Any
 
 import trio
 
-from trio_lua.errors import TrioLuaError
+from trio_lua.config.units import parse_time
+from trio_lua.errors import ConfigError, TrioLuaError
 from trio_lua.lua.ops import OpTable
+from trio_lua.net.dns import DnsResolver, parse_server, system_servers
 from trio_lua.net.errors import SocketError, text_of
 from trio_lua.net.poller import Watcher
 from trio_lua.net.pool import Pools
 from trio_lua.net.resolver import Resolver, SystemResolver
 from trio_lua.net.tcp import TcpSocket, failed, is_address, parse_destination
 
-__all__ = ["Sockets"]
+__all__ = ["Failure", "Sockets", "failure"]
 
 #: What ``setoption`` and ``getoption`` know: level and name for the system.
 _OPTIONS = {
@@ -39,7 +41,8 @@ _OPTIONS = {
 Failure = tuple[None, bytes, "bytes | None", int]
 
 
-def _failure(error: SocketError) -> Failure:
+def failure(error: SocketError) -> Failure:
+    """What Lua receives for a failure."""
     log = None if error.log is None else error.log.encode("utf-8", "surrogateescape")
     return None, error.text.encode("utf-8", "surrogateescape"), log, error.level
 
@@ -59,6 +62,7 @@ class Sockets:
         self.pools = Pools(self.watcher)
         self._system = SystemResolver()
         self._resolvers: list[Resolver] = []
+        self._numbers: dict[tuple[str, ...], int] = {}
         self._sockets: dict[int, TcpSocket] = {}
         self._last = 0
         self._blocked = (
@@ -100,7 +104,13 @@ class Sockets:
 
     def resolver_number(self, words: tuple[str, ...]) -> int:
         """The number of the resolver that a ``resolver`` directive describes; 0 without one."""
-        return 0
+        if not words:
+            return 0
+        number = self._numbers.get(words)
+        if number is None:
+            self._resolvers.append(_new_resolver(words))
+            number = self._numbers[words] = len(self._resolvers)
+        return number
 
     def resolver(self, number: int) -> Resolver:
         """The resolver of a location."""
@@ -138,7 +148,7 @@ class Sockets:
         except SocketError as error:
             if link is not None:
                 link.close()
-            return _failure(error)
+            return failure(error)
         return self._add(link), 0 if done else -1
 
     def _add(self, link: TcpSocket) -> int:
@@ -156,7 +166,7 @@ class Sockets:
         except self._blocked:
             return None
         except OSError as error:
-            return _failure(failed("recv", error))
+            return failure(failed("recv", error))
 
     def _send(self, number: int, data: bytes) -> bool | Failure:
         link = self._sockets.get(number)
@@ -165,7 +175,7 @@ class Sockets:
         try:
             return link.send_nowait(data)
         except SocketError as error:
-            return _failure(error)
+            return failure(error)
 
     def _rest(
         self, number: int, key: bytes, size: int, seconds: float
@@ -232,7 +242,7 @@ class Sockets:
                 )
         except SocketError as error:
             self._close(number)
-            return _failure(error)
+            return failure(error)
         return (self._sockets[number].reused,)
 
     async def _receive_op(
@@ -242,16 +252,40 @@ class Sockets:
             with self._closing(number) as link:
                 return (await link.receive(size, seconds),)
         except SocketError as error:
-            return _failure(error)
+            return failure(error)
 
     async def _send_op(self, _owner: Any, number: int, seconds: float) -> tuple[bool] | Failure:
         try:
             with self._closing(number) as link:
                 await link.send(seconds)
         except SocketError as error:
-            return _failure(error)
+            return failure(error)
         return (True,)
 
 
 def _is_address(text: bytes) -> bool:
     return is_address(socket.AF_INET, text.decode("latin-1"))
+
+
+def _new_resolver(words: tuple[str, ...]) -> Resolver:
+    servers: list[tuple[str, int]] = []
+    options: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals:
+            options[key] = value
+        else:
+            host, port = parse_server(word)
+            try:
+                servers.append((socket.gethostbyname(host) if ":" not in host else host, port))
+            except OSError:
+                raise ConfigError(f'host not found in resolver "{word}"') from None
+    if options.get("local") == "on":
+        servers += [(address, 53) for address in system_servers()]
+    valid = options.get("valid")
+    return DnsResolver(
+        servers,
+        valid=None if valid is None else parse_time(valid, seconds=True),
+        ipv4=options.get("ipv4") != "off",
+        ipv6=options.get("ipv6") != "off",
+    )

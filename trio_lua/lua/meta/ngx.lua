@@ -574,6 +574,43 @@ function ngx.socket.stream() end
 ---@return string? error
 function ngx.socket.connect(host, port, options) end
 
+---A datagram socket with one peer.
+---@class udpsock
+local udpsock = {}
+
+---@param host string
+---@param port? integer
+---@return 1? ok
+---@return string? error
+function udpsock:setpeername(host, port) end
+
+---@param data string|number|boolean|table|nil
+---@return 1? ok
+---@return string? error
+function udpsock:send(data) end
+
+---Receive a datagram, 8192 bytes of it at most.
+---@param size? integer
+---@return string? data
+---@return string? error
+function udpsock:receive(size) end
+
+---@param ms integer
+function udpsock:settimeout(ms) end
+
+---@param address string
+---@return true? ok
+---@return string? error
+function udpsock:bind(address) end
+
+---@return 1? ok
+---@return string? error
+function udpsock:close() end
+
+---A new datagram socket.
+---@return udpsock
+function ngx.socket.udp() end
+
 ---What is true of this worker.
 ---@class ngx.worker
 ngx.worker = {}
