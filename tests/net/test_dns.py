@@ -175,5 +175,5 @@ async def test_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
     assert await SystemResolver().resolve("a.test") == ["127.0.0.1"]
-    with pytest.raises(SocketError, match='no resolver defined to resolve "no.test"'):
+    with pytest.raises(SocketError, match=r'no resolver defined to resolve "no\.test"'):
         await SystemResolver().resolve("no.test")

@@ -33,6 +33,7 @@ FAMILIES = (
     "subrequest",
     "socket",
     "udp",
+    "req_socket",
     "base",
     "worker",
     "modules",

@@ -52,7 +52,9 @@ local function read_body(r)
     end
     local kind, data = py.read_body(r.cid)
     if not kind then
+        r.body_reader = S.th.id
         kind, data = suspend(rt.ops.read_body, r.cid)
+        r.body_reader = nil
     end
     return store(r, kind, data)
 end

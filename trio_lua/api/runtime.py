@@ -24,6 +24,7 @@ from trio_lua.api import (
     log,
     output,
     pace,
+    req_socket,
     subrequest,
     var,
 )
@@ -205,6 +206,7 @@ class Runtime:
         #: The cosockets of the VM.
         self.sockets = Sockets(table)
         self.datagrams = Datagrams(table, self.sockets)
+        req_socket.install(table, self.connections)
         if subrequests is not None:
             subrequest.install(table, subrequests)
         plain: dict[str, Callable[..., Any]] = {**codec.calls(), **time_api.calls(clock)}
@@ -263,6 +265,7 @@ class Runtime:
         self.set_captures = export("set_captures")
         self.store_body = export("store_body")
         self.restart = export("restart")
+        self.client_gone = export("client_gone")
         # Handlers
         self.run = export("run")
         self.content = export("content")

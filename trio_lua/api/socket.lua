@@ -160,24 +160,29 @@ end
 
 -- ------------------------------------------------------------------ receiving
 
--- More bytes: a string, "" at the end; false, error.
-local function fill(u, size)
-    give_way()
-    local data, err, line, level = py.tcp_receive(u.id, size)
-    if data then
-        return data
-    elseif not err then
-        suspended()
-        u.reader = S.th.id
-        data, err, line, level = suspend(ops.tcp_receive, u.id, size, u.read_timeout)
-        u.reader = nil
+-- A function that gets more bytes with the call and the operation of a name: a string, "" at the end; false, error.
+local function filler(name)
+    return function(u, size)
+        give_way()
+        local data, err, line, level = py[name](u.id, size)
         if data then
             return data
+        elseif not err then
+            suspended()
+            u.reader = S.th.id
+            data, err, line, level = suspend(ops[name], u.id, size, u.read_timeout)
+            u.reader = nil
+            if data then
+                return data
+            end
         end
+        log_failure(u.r, line, level)
+        return false, err
     end
-    log_failure(u.r, line, level)
-    return false, err
 end
+rt.socket_filler = filler
+
+local fill = filler("tcp_receive")
 
 -- Receive more behind what lies in the buffer; false, error.
 local function more(u, size)
@@ -958,7 +963,7 @@ end
 
 -- ------------------------------------------------------------------ ngx.socket
 
-local meta = { __index = methods }
+methods.__index = methods
 rt.tcp_methods = methods
 
 local tcp_check = checker("ngx.socket")
@@ -972,14 +977,14 @@ function socket.tcp(...)
         error("expecting zero arguments, but got " .. n, 2)
     end
     tcp_check()
-    return setmetatable({}, meta)
+    return setmetatable({}, methods)
 end
 
 socket.stream = socket.tcp
 
 function socket.connect(...)
     tcp_check()
-    local sock = setmetatable({}, meta)
+    local sock = setmetatable({}, methods)
     local ok, err = methods.connect(sock, ...)
     if not ok then
         return nil, err

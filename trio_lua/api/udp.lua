@@ -221,7 +221,7 @@ function methods.close(...)
     return 1
 end
 
-local meta = { __index = methods }
+methods.__index = methods
 local udp_check = checker("ngx.socket")
 
 function ngx.socket.udp(...)
@@ -229,5 +229,5 @@ function ngx.socket.udp(...)
         error("expecting zero arguments, but got " .. select("#", ...), 2)
     end
     udp_check()
-    return setmetatable({}, meta)
+    return setmetatable({}, methods)
 end

@@ -504,6 +504,22 @@ class Engine:
 
     # ------------------------------------------------------------ Lua steps
 
+    async def _finish(self, request: Request, result: object) -> object:
+        """Run a handler that has suspended to its end."""
+        if not request.plan.settings.lua_check_client_abort:
+            return await self._driver.finish(request, result)
+
+        def gone() -> None:
+            request.log(_INFO, b"client prematurely closed connection")
+            self._lua.client_gone(request.id)
+            request.connection.abort()
+            assert request.cancel_scope is not None
+            request.cancel_scope.cancel()
+
+        await detach(request)
+        async with request.connection.watched(gone):
+            return await self._driver.finish(request, result)
+
     async def _handler(self, request: Request, handler: Handler, phase: Phase) -> Step:
         """A handler of a phase before content."""
         lua = self._lua
@@ -524,7 +540,7 @@ class Engine:
     async def _after_handler(self, request: Request, result: object, phase: Phase) -> Step:
         lua = self._lua
         if result.__class__ is tuple and result[0] == Outcome.SUSPENDED:
-            result = await self._driver.finish(request, result)
+            result = await self._finish(request, result)
             if result == 0 and lua.get(request.id, b"header_sent"):
                 result = Outcome.SENT
         if result == Outcome.DONE:
@@ -572,7 +588,7 @@ class Engine:
         if result.__class__ is tuple:
             assert isinstance(result, tuple)
             if result[0] == Outcome.SUSPENDED:
-                result = await self._driver.finish(request, result)
+                result = await self._finish(request, result)
             elif result[0] == Outcome.CONCLUDED:
                 self._output(request, result[1])
                 request.keepalive = result[2]

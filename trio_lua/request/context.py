@@ -6,6 +6,8 @@ brings the objects.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 __all__ = ["ClientConnection"]
@@ -58,3 +60,22 @@ class ClientConnection(Protocol):
         Raises:
             ProtocolError: The body is malformed, stopped early (400) or is too slow (408).
         """
+
+    async def receive_more(self) -> bool:
+        """Wait for bytes from the client, for ``body_nowait`` or ``raw_nowait`` to return; False when it has left."""
+
+    def watched(self, gone: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+        """Call ``gone`` when the client leaves meanwhile, unless somebody receives from it and so sees that."""
+
+    def take_raw(self) -> bool:
+        """Give up HTTP: what comes next is for ``raw_nowait``. False when output waits to be sent."""
+
+    def raw_nowait(self) -> bytes | None:
+        """Bytes from the client that are here, b"" at the end of its stream, None when there are none yet.
+
+        Raises:
+            TrioLuaError: The client is gone.
+        """
+
+    def drop_output(self) -> None:
+        """Forget what waits to be sent."""

@@ -14,8 +14,9 @@ and have no request body: the engine gives a subrequest its body when it is made
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import trio
@@ -75,6 +76,23 @@ class Sink:
 
     async def body_some(self) -> bytes:
         return b""
+
+    async def receive_more(self) -> bool:
+        return False
+
+    @contextlib.asynccontextmanager
+    async def watched(self, _gone: Callable[[], None]) -> AsyncIterator[None]:
+        # its parent watches
+        yield
+
+    def take_raw(self) -> bool:
+        return False
+
+    def raw_nowait(self) -> bytes | None:
+        return b""
+
+    def drop_output(self) -> None:
+        """There is no end of a socket here."""
 
     def finish(self) -> None:
         """The subrequest has ended, whether well or not."""

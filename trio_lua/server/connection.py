@@ -10,7 +10,9 @@ that side keeps the request to the end of its body.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import trio
@@ -21,6 +23,7 @@ from trio_lua.http.events import Data, End, Head
 from trio_lua.http.h11_protocol import H11Request
 from trio_lua.http.uri import normalize, split_target
 from trio_lua.lua.driver import Outcome, detach
+from trio_lua.net.poller import CLOSE, READ
 from trio_lua.phases.plan import ServerPlan
 from trio_lua.request.state import Request
 from trio_lua.server.listener import Endpoint
@@ -47,6 +50,9 @@ _CONCLUDED, _READ = int(Outcome.CONCLUDED), int(Outcome.READ)
 #: Bytes given to the system in one call when a peer is slow.
 _SEND_SIZE = 262144
 
+#: Bytes kept of what a client sends while its request is served.
+_AHEAD = 65536
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -60,16 +66,19 @@ class Connection:
         deadline: When the sweeper may close it while it is idle or a head is incomplete
             (the worker's clock).
         closed: Nothing more can be received or sent.
+        raw: Lua code speaks to the client without HTTP.
         reading_head: A part of a head has been received.
     """
 
     __slots__ = (
+        "_arrived",
         "_backlog",
         "_body_left",
         "_continue",
         "_events",
         "_inbuf",
         "_reader",
+        "_receiving",
         "_request",
         "_send_timeout",
         "_waiting",
@@ -79,6 +88,7 @@ class Connection:
         "fd",
         "id",
         "keepalive_timeout",
+        "raw",
         "reading_head",
         "requests",
         "runtime",
@@ -105,6 +115,9 @@ class Connection:
         self._body_left = 0
         self._continue = False
         self._send_timeout = 60.0
+        self._arrived: trio.Event | None = None
+        self._receiving = False
+        self.raw = False
 
     # ------------------------------------------------------------- receiving
 
@@ -339,33 +352,113 @@ class Connection:
     @property
     def settled(self) -> bool:
         """Whether nothing of the present request is left to read or to send."""
-        return not self._waiting and self._reader is None and self._body_left == 0
+        return not self._waiting and self._reader is None and self._body_left == 0 and not self.raw
 
     async def body_some(self) -> bytes:
         request = self.request
         await detach(request)
-        if self._continue:
-            self._continue = False
-            self.write(_CONTINUE)
-            await self.drain()
         while True:
             data = self.body_nowait()
             if data is not None:
                 return data
             timeout = request.plan.settings.client_body_timeout
             with trio.move_on_after(timeout) as scope:
-                try:
-                    received = await self.transport.receive()
-                except Broken:
-                    received = b""
+                more = await self.receive_more()
             if scope.cancelled_caught:
                 request.log(7, b"client timed out (110: Connection timed out)")
                 raise ProtocolError("client timed out", 408)
-            if not received:
+            if not more:
                 request.log(7, b"client prematurely closed connection")
                 self.closed = True
                 raise ProtocolError("client prematurely closed connection", 400)
-            self.receive(received)
+
+    async def receive_more(self) -> bool:
+        if self._continue:
+            self._continue = False
+            self.write(_CONTINUE)
+            await self.drain()
+        arrived = self._arrived
+        if arrived is not None:
+            # the watcher receives; a stream has one reader at a time
+            await arrived.wait()
+            return bool(self._inbuf)
+        self._receiving = True
+        try:
+            data = await self.transport.receive()
+        except Broken:
+            return False
+        finally:
+            self._receiving = False
+        if data:
+            self.receive(data)
+        return bool(data)
+
+    # ------------------------------------------------------------ client abort
+
+    @contextlib.asynccontextmanager
+    async def watched(self, gone: Callable[[], None]) -> AsyncIterator[None]:
+        def look() -> None:
+            watcher.unwatch(fd)
+            # who receives sees the end of the stream, and says so to its caller
+            if not self._receiving and not self.transport.peek():
+                gone()
+
+        fd = self.transport.fileno()
+        if fd >= 0:
+            watcher = self.runtime.sockets.watcher
+            watcher.watch(fd, look, CLOSE or READ)
+            try:
+                yield
+            finally:
+                watcher.unwatch(fd)
+            return
+        self._arrived = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._receive_ahead, gone)
+            try:
+                yield
+            finally:
+                self._arrived = None
+                nursery.cancel_scope.cancel()
+
+    async def _receive_ahead(self, gone: Callable[[], None]) -> None:
+        """Receive from a stream, which tells in no other way that its peer has left."""
+        while len(self._inbuf) < _AHEAD:
+            try:
+                data = await self.transport.receive()
+            except Broken:
+                data = b""
+            self.receive(data)
+            arrived = self._arrived
+            assert arrived is not None
+            awaited = arrived.statistics().tasks_waiting
+            self._arrived = trio.Event() if data else None
+            arrived.set()
+            if not data:
+                if not awaited:
+                    gone()
+                return
+        self._arrived = None
+
+    # ------------------------------------------------------------- raw sockets
+
+    def take_raw(self) -> bool:
+        if self._waiting:
+            return False
+        self.raw = True
+        data = b"".join(event.data for event in self._events or () if type(event) is Data)
+        self._end_of_events()
+        self._inbuf = data + self._inbuf
+        self._continue = False
+        return True
+
+    def raw_nowait(self) -> bytes | None:
+        data, self._inbuf = self._inbuf, b""
+        return data or self.transport.receive_nowait()
+
+    def drop_output(self) -> None:
+        self._backlog = None
+        self._waiting = 0
 
     async def discard_body(self) -> bool:
         """Read and drop what is left of the body; False when the connection cannot go on."""

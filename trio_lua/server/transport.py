@@ -48,6 +48,19 @@ class Transport(Protocol):
             Broken: The peer is gone.
         """
 
+    def receive_nowait(self) -> bytes | None:
+        """Bytes that are here; None when there are none yet, or one can only wait for them.
+
+        Raises:
+            Broken: The peer is gone.
+        """
+
+    def fileno(self) -> int:
+        """A descriptor that can be polled for the peer's close; -1 when there is none."""
+
+    def peek(self) -> bool:
+        """Whether unread bytes lie in front of the peer's close."""
+
     async def send_eof(self) -> None:
         """Say that nothing more will come, where the transport can say so."""
 
@@ -121,6 +134,25 @@ class SocketTransport:
             except (trio.ClosedResourceError, OSError, ValueError) as error:
                 raise Broken(str(error)) from None
 
+    def receive_nowait(self) -> bytes | None:
+        try:
+            return self.sock.recv(RECEIVE_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as error:
+            raise Broken(str(error)) from None
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def peek(self) -> bool:
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+
     async def send_eof(self) -> None:
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
@@ -175,6 +207,15 @@ class StreamTransport:
             return bytes(await self.stream.receive_some(RECEIVE_SIZE))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise Broken(str(error)) from None
+
+    def receive_nowait(self) -> bytes | None:
+        return None
+
+    def fileno(self) -> int:
+        return -1
+
+    def peek(self) -> bool:
+        return False
 
     async def send_eof(self) -> None:
         if isinstance(self.stream, trio.abc.HalfCloseableStream):

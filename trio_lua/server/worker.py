@@ -303,6 +303,7 @@ class Worker:
         if (
             request.keepalive
             and not self.quitting
+            and not conn.raw
             and (conn.body_complete or await conn.discard_body())
         ):
             return
@@ -317,7 +318,10 @@ class Worker:
             return
         settings = request.plan.settings
         if settings.lingering_close == "off" or (
-            conn.body_complete and not conn.pending and settings.lingering_close != "always"
+            conn.body_complete
+            and not conn.pending
+            and not conn.raw
+            and settings.lingering_close != "always"
         ):
             conn.close()
             return
