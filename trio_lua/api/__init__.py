@@ -34,6 +34,7 @@ FAMILIES = (
     "socket",
     "udp",
     "req_socket",
+    "abort",
     "base",
     "worker",
     "modules",

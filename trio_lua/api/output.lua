@@ -254,7 +254,10 @@ local function send_header(r)
         end
     end
     local head = r.method == "HEAD"
-    if status == 204 or status == 304 or status < 200 then
+    if status < 200 then
+        -- what follows is no HTTP any more
+        r.keepalive = false
+    elseif status == 204 or status == 304 then
         r.header_only = true
         if status == 204 then
             r.ct, r.cl = nil, nil

@@ -51,7 +51,9 @@ local function raw_socket(r)
     -- nobody else may write to the client from now on
     r.raw_socket, r.header_sent, r.complete, r.eof, r.keepalive = true, true, true, true, false
     r.body_read = true
-    return new(r, RAW, fill_raw)
+    local sock = new(r, RAW, fill_raw)
+    sock[1].aborts = settings(r).check_client_abort
+    return sock
 end
 
 local function body_socket(r)
@@ -65,6 +67,7 @@ local function body_socket(r)
         return nil, "no body"
     end
     r.body_read = true
+    py.continue_body(r.cid)
     return new(r, BODY, fill_body)
 end
 

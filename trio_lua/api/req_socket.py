@@ -25,6 +25,9 @@ def install(table: OpTable, connections: Mapping[int, ClientConnection]) -> None
     def take_raw(number: int) -> bool:
         return connections[number].take_raw()
 
+    def continue_body(number: int) -> None:
+        connections[number].continue_body()
+
     def body_receive(number: int, _size: int) -> bytes | Failure | None:
         try:
             return connections[number].body_nowait()
@@ -81,6 +84,7 @@ def install(table: OpTable, connections: Mapping[int, ClientConnection]) -> None
         return failure(SocketError("timeout", "lua tcp socket write timed out"))
 
     table.call("take_raw", take_raw)
+    table.call("continue_body", continue_body)
     table.call("body_receive", body_receive)
     table.op("body_receive", body_receive_op)
     table.call("raw_receive", raw_receive)

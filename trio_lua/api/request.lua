@@ -117,15 +117,6 @@ function rt.export.release(id)
     end
 end
 
--- The client has closed the connection while its request was served.
-function rt.export.client_gone(id)
-    local r = requests[id]
-    r.broken = true
-    if r.status == 0 then
-        r.status = 499
-    end
-end
-
 function rt.export.get(id, field)
     return requests[id][field]
 end

@@ -30,7 +30,7 @@ local MAX_SEARCH = 64 * 1024 * 1024
 -- What the lua_socket_* directives say by default: for code that runs in no location.
 local DEFAULTS = {
     connect_timeout = 60, send_timeout = 60, read_timeout = 60, buffer_size = 4096, pool_size = 30,
-    keepalive_timeout = 60, log_errors = true, resolver = 0, resolver_timeout = 30,
+    keepalive_timeout = 60, log_errors = true, check_client_abort = false, resolver = 0, resolver_timeout = 30,
 }
 
 local function settings(r)
@@ -194,6 +194,9 @@ local function more(u, size)
         return false, err
     end
     if data == "" then
+        if u.aborts then
+            return false, "client aborted"
+        end
         u.eof = true
         return false, "closed"
     end

@@ -132,6 +132,7 @@ class H11Request:
         minor: As in :class:`Head`; 0 until the request line has said otherwise.
         failed: After an error, what was being read, in nginx's words; "" for the body.
         host_line: The first Host header of a head that was refused, b"" without one.
+        rest: What has been received behind the head in the same turn, as it came.
     """
 
     __slots__ = (
@@ -151,6 +152,7 @@ class H11Request:
         "host_line",
         "minor",
         "request_line",
+        "rest",
     )
 
     def __init__(self, limits: HeadLimits = DEFAULT_LIMITS) -> None:
@@ -158,6 +160,7 @@ class H11Request:
         self.minor = 0
         self.host_line = b""
         self.failed = ""
+        self.rest = b""
         self._limits = limits
         self._state = _HEAD
         self._buffer: bytes | bytearray = b""
@@ -230,7 +233,7 @@ class H11Request:
             return self._check_incomplete()
         end = match.end()
         raw = bytes(buffer[:end])
-        rest = bytes(buffer[end:])
+        self.rest = rest = bytes(buffer[end:])
         if not self._method:
             simple = self._check_request_line(raw[: raw.index(b"\n")])
             if simple:

@@ -511,7 +511,8 @@ class Engine:
 
         def gone() -> None:
             request.log(_INFO, b"client prematurely closed connection")
-            self._lua.client_gone(request.id)
+            if self._lua.client_gone(request.id):
+                return
             request.connection.abort()
             assert request.cancel_scope is not None
             request.cancel_scope.cancel()

@@ -314,6 +314,7 @@ class Plans:
             "pool_size": settings.lua_socket_pool_size,
             "keepalive_timeout": settings.lua_socket_keepalive_timeout,
             "log_errors": settings.lua_socket_log_errors,
+            "check_client_abort": settings.lua_check_client_abort,
             "resolver": runtime.sockets.resolver_number(settings.resolver),
             "resolver_timeout": settings.resolver_timeout,
         }

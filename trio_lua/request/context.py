@@ -61,6 +61,9 @@ class ClientConnection(Protocol):
             ProtocolError: The body is malformed, stopped early (400) or is too slow (408).
         """
 
+    def continue_body(self) -> None:
+        """Send "100 Continue", when the client waits for that."""
+
     async def receive_more(self) -> bool:
         """Wait for bytes from the client, for ``body_nowait`` or ``raw_nowait`` to return; False when it has left."""
 

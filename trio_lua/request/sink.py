@@ -77,6 +77,9 @@ class Sink:
     async def body_some(self) -> bytes:
         return b""
 
+    def continue_body(self) -> None:
+        """There is no body to come."""
+
     async def receive_more(self) -> bool:
         return False
 

@@ -75,6 +75,7 @@ class Connection:
         "_backlog",
         "_body_left",
         "_continue",
+        "_continuing",
         "_events",
         "_inbuf",
         "_reader",
@@ -114,6 +115,7 @@ class Connection:
         self._events: list[Any] | None = None
         self._body_left = 0
         self._continue = False
+        self._continuing = False
         self._send_timeout = 60.0
         self._arrived: trio.Event | None = None
         self._receiving = False
@@ -372,10 +374,15 @@ class Connection:
                 self.closed = True
                 raise ProtocolError("client prematurely closed connection", 400)
 
-    async def receive_more(self) -> bool:
+    def continue_body(self) -> None:
         if self._continue:
             self._continue = False
-            self.write(_CONTINUE)
+            self._continuing = self.write(_CONTINUE) > 0
+
+    async def receive_more(self) -> bool:
+        self.continue_body()
+        if self._continuing:
+            self._continuing = False
             await self.drain()
         arrived = self._arrived
         if arrived is not None:
@@ -446,9 +453,11 @@ class Connection:
         if self._waiting:
             return False
         self.raw = True
-        data = b"".join(event.data for event in self._events or () if type(event) is Data)
-        self._end_of_events()
-        self._inbuf = data + self._inbuf
+        if self._reader is not None:
+            # what has come behind the head, as it came
+            self._inbuf = self._reader.rest + self._inbuf
+            self._reader = self._events = None
+        self._body_left = 0
         self._continue = False
         return True
 

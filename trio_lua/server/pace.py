@@ -86,6 +86,15 @@ class Paced:
     async def receive(self) -> bytes:
         return await self.inner.receive()
 
+    def receive_nowait(self) -> bytes | None:
+        return self.inner.receive_nowait()
+
+    def fileno(self) -> int:
+        return self.inner.fileno()
+
+    def peek(self) -> bool:
+        return self.inner.peek()
+
     async def send_eof(self) -> None:
         await self.inner.send_eof()
 

@@ -472,6 +472,18 @@ function ngx.re.gsub(subject, regex, replacement, options) end
 
 -- ---------------------------------------------------------------- worker and configuration
 
+---Run a function as a light thread when the client closes the connection; needs `lua_check_client_abort`.
+---@param callback fun()
+---@return 1? ok
+---@return string? error
+function ngx.on_abort(callback) end
+
+---The request body as a socket that only receives; with `true` the client's connection itself, past HTTP.
+---@param raw? boolean
+---@return tcpsock? sock
+---@return string? error
+function ngx.req.socket(raw) end
+
 ---Sockets to other servers that suspend the light thread instead of blocking. They end with the request that
 ---connected them.
 ---@class ngx.socket

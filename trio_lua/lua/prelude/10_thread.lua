@@ -353,7 +353,7 @@ local function suspended(th, op, ...)
     local run = th.run or th
     if op < 0 then
         return answers[op](th, run, ...)
-    elseif run.live == 1 then
+    elseif run.live == 1 and not run.dormant then
         return SUSPENDED, th.id, op, ...
     end
     th.cancel = cancel_op
@@ -530,6 +530,38 @@ function rt.kill_thread(th)
     discard(th)
     thread_of[co] = th
     th.co, th.run, th.waiter, th.state = nil, nil, nil, "dead"
+end
+
+local REST = rt.add_answer(function(th, run)
+    run.live = run.live - 1
+    run.dormant = th
+    return proceed(run)
+end)
+
+-- Suspend the running user thread until rt.rouse; its run does not wait for it meanwhile.
+function rt.rest()
+    return suspend(REST)
+end
+
+-- An event: a thread that rested goes on.
+local function rise(event)
+    local th = event.th
+    event.th = nil
+    if th and threads[th.id] == th then
+        return rt.wake_thread(th)
+    end
+end
+
+-- Let a resting thread go on in the next turn; whether there is such a thread.
+function rt.rouse(th)
+    local run = th and threads[th.id] == th and th.run
+    if not run or run.dormant ~= th then
+        return false
+    end
+    run.dormant = nil
+    run.live = run.live + 1
+    rt.post_event { th = th, step = rise }
+    return true
 end
 
 -- coroutine.yield of a light thread: others that can go on have their turn.
