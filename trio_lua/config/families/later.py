@@ -59,7 +59,7 @@ _ABSENT = {
 
 def _refuse(use: Use, *, subject: str) -> None:
     raise use.error(
-        f'"{use.name}" directive is not supported yet', f"there is no {subject} in this version"
+        f'"{use.name}" directive is not supported yet', f"this version has no {subject}"
     )
 
 
