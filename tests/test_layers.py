@@ -25,6 +25,7 @@ LAYERS = {
     "server": 6,
     "process": 7,
     "cli": 8,
+    "testing": 8,
 }
 
 

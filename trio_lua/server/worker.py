@@ -57,7 +57,8 @@ class Worker:
         product: What ``Server`` names.
         recognise: Whether plain heads take the short way past h11.
         parked: Whether plain sockets are served without a task each.
-        init: Whether to run ``init_by_lua*`` and ``init_worker_by_lua*``.
+        epoch: What the run's clock counts from, in seconds since 1970; by default so that it agrees with the
+            machine's.
 
     Attributes:
         now: Seconds since the epoch, of the present turn.
@@ -79,6 +80,7 @@ class Worker:
         product: str = f"nginx/{NGINX_VERSION}",
         recognise: bool = True,
         parked: bool = True,
+        epoch: float | None = None,
     ) -> None:
         self.config = config
         http = config.http
@@ -90,7 +92,7 @@ class Worker:
         self._error_log = self._capture(error_log)
         self._recognise = recognise
         self._use_parked = parked and supported()
-        self._epoch = time.time() - trio.current_time()
+        self._epoch = (time.time() - trio.current_time()) if epoch is None else epoch
         self.time = trio.current_time()
         self.now = self.time + self._epoch
         self.quitting = False

@@ -1,0 +1,33 @@
+"""Tests of Lua handlers: the real server in memory, on virtual time.
+
+Everything works without pytest, too::
+
+    async with open_server("ngx.sleep(3600) ngx.say('hello')", clock=clock) as server:
+        response = await server.get("/")
+        assert (response.status, response.text) == (200, "hello\\n")
+
+The fixtures (:mod:`trio_lua.testing.plugin`) are thin wrappers around these names.
+"""
+
+from __future__ import annotations
+
+from trio_lua.testing.client import Client, Headers, Response
+from trio_lua.testing.clock import LuaClock
+from trio_lua.testing.log import LogRecord, LogRecords
+from trio_lua.testing.server import Leak, LuaServer, configuration, open_server
+from trio_lua.testing.vm import Lua, open_lua
+
+__all__ = [
+    "Client",
+    "Headers",
+    "Leak",
+    "LogRecord",
+    "LogRecords",
+    "Lua",
+    "LuaClock",
+    "LuaServer",
+    "Response",
+    "configuration",
+    "open_lua",
+    "open_server",
+]

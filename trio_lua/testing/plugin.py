@@ -1,0 +1,192 @@
+"""The pytest plugin: fixtures for tests of Lua handlers, on top of pytest-trio.
+
+==================== ==========================================================================
+``lua_conf``         override it: the configuration (see :func:`trio_lua.testing.configuration`)
+``lua_options``      override it: a dict of further arguments of :func:`trio_lua.testing.open_server`
+``lua_server``       a server of ``lua_conf``, or of what ``@pytest.mark.lua(...)`` says
+``make_lua_server``  ``await make_lua_server(conf, ...)``: further servers
+``lua_client``       the client of ``lua_server``
+``lua``              runs Lua code in a VM without a server
+``lua_log``          error.log; records of level ``error`` and above fail the test unless allowed
+``lua_clock``        the run's clock, which jumps over idle time
+``lua_patch``        ``lua_patch("ngx.worker.id", "function() return 7 end")`` in ``lua_server``
+==================== ==========================================================================
+
+The marker takes what :func:`trio_lua.testing.open_server` takes: ``@pytest.mark.lua("ngx.say(1)")``,
+``@pytest.mark.lua(config="location / { ... }", allow_globals=True)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+if TYPE_CHECKING:
+    # pytest loads plugins for every run: what these names stand for is loaded by the first fixture
+    from trio_lua.testing import Client, LogRecords, Lua, LuaClock, LuaServer
+
+__all__: list[str] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "lua(source=None, **options): what the fixture lua_server serves"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Async tests that use these fixtures are Trio's, and run on the clock of ``lua_clock``."""
+    for item in items:
+        if "lua_clock" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.trio(run=partial(_run, item)), append=False)
+
+
+def _run(
+    item: Any,
+    function: Callable[..., Any],
+    *,
+    clock: trio.abc.Clock | None = None,
+    instruments: Sequence[trio.abc.Instrument] = (),
+) -> Any:
+    if clock is None:
+        clock = item.funcargs["lua_clock"].mock
+    return trio.run(function, clock=clock, instruments=instruments)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    """A failed test shows the server's error.log."""
+    outcome = yield
+    report = outcome.get_result()
+    log = getattr(item, "funcargs", {}).get("lua_log")
+    if report.failed and log is not None and len(log):
+        report.sections.append(("error.log", str(log)))
+
+
+@pytest.fixture
+def lua_conf() -> Any:
+    """The configuration that ``lua_server`` serves: override it."""
+    return None
+
+
+@pytest.fixture
+def lua_options() -> dict[str, Any]:
+    """Further arguments of :func:`trio_lua.testing.open_server`: override it."""
+    return {}
+
+
+@pytest.fixture
+def lua_clock(request: pytest.FixtureRequest) -> Iterator[LuaClock]:
+    """The run's clock: it jumps over idle time, and holds while threads work.
+
+    A test that asks for pytest-trio's ``mock_clock`` or ``autojump_clock`` runs on that.
+    """
+    from trio_lua.testing import LuaClock
+
+    mock = None
+    for name in ("autojump_clock", "mock_clock"):
+        if name in request.fixturenames:
+            mock = request.getfixturevalue(name)
+    clock = LuaClock(mock)
+    with clock.holding_for_threads():
+        yield clock
+
+
+@pytest.fixture
+def lua_log() -> Iterator[LogRecords]:
+    """What the servers of the test write to error.log."""
+    from trio_lua.testing import LogRecords
+
+    log = LogRecords()
+    yield log
+    unexpected = log.unexpected()
+    if unexpected:
+        lines = "\n".join(map(str, unexpected))
+        pytest.fail(f"unexpected records in error.log:\n{lines}", pytrace=False)
+
+
+def _asked_for(request: pytest.FixtureRequest, conf: Any, options: dict[str, Any]) -> Any:
+    marker = request.node.get_closest_marker("lua")
+    if marker is None:
+        return conf, options
+    source = marker.args[0] if marker.args else marker.kwargs.get("source", conf)
+    given = {name: value for name, value in marker.kwargs.items() if name != "source"}
+    return source, {**options, **given}
+
+
+@pytest.fixture
+async def make_lua_server(
+    lua_log: LogRecords, lua_clock: LuaClock, lua_options: dict[str, Any]
+) -> AsyncIterator[Callable[..., Awaitable[LuaServer]]]:
+    """Starts servers that end with the test; arguments as for :func:`trio_lua.testing.open_server`."""
+    from trio_lua.testing import open_server
+
+    over = trio.Event()
+
+    async def run(
+        source: Any, settings: dict[str, Any], *, task_status: trio.TaskStatus[LuaServer]
+    ) -> None:
+        async with open_server(source, **settings) as server:
+            task_status.started(server)
+            await over.wait()
+
+    # the servers' tasks belong to this fixture, whichever task asks for a server
+    async with trio.open_nursery() as nursery:
+
+        async def make(source: Any = None, **options: Any) -> LuaServer:
+            settings = {"log": lua_log, "clock": lua_clock, **lua_options, **options}
+            server: LuaServer = await nursery.start(run, source, settings)
+            return server
+
+        yield make
+        over.set()
+
+
+@pytest.fixture
+async def lua_server(
+    request: pytest.FixtureRequest,
+    lua_conf: Any,
+    lua_options: dict[str, Any],
+    lua_log: LogRecords,
+    lua_clock: LuaClock,
+) -> AsyncIterator[LuaServer]:
+    """A server of what the marker ``lua`` or the fixture ``lua_conf`` says."""
+    from trio_lua.testing import open_server
+
+    source, options = _asked_for(request, lua_conf, lua_options)
+    async with open_server(source, **{"log": lua_log, "clock": lua_clock, **options}) as server:
+        yield server
+
+
+@pytest.fixture
+def lua_client(lua_server: LuaServer) -> Client:
+    """The client of ``lua_server``."""
+    return lua_server.client
+
+
+@pytest.fixture
+def lua_patch(lua_server: LuaServer) -> Callable[[str, str], None]:
+    """Replaces a Lua function of ``lua_server`` for the rest of the test."""
+    return lua_server.lua.patch
+
+
+@pytest.fixture
+async def lua(
+    request: pytest.FixtureRequest,
+    lua_conf: Any,
+    lua_options: dict[str, Any],
+    lua_log: LogRecords,
+    lua_clock: LuaClock,
+) -> AsyncIterator[Lua]:
+    """A VM without a server, with the settings of ``lua_conf``."""
+    from trio_lua.testing import configuration, open_lua
+
+    source, options = _asked_for(request, lua_conf, lua_options)
+    options = {name: value for name, value in options.items() if name != "allow_globals"}
+    config = configuration(source, **options)
+    async with open_lua(config, log=lua_log, epoch=lua_clock.epoch) as vm:
+        yield vm

@@ -1,0 +1,205 @@
+"""A server inside a test: the real worker, without sockets.
+
+:func:`open_server` takes a configuration in any form and gives a :class:`LuaServer`, whose clients speak
+to it over memory streams. At its end everything must be over: what a request left behind fails the test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import textwrap
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import trio
+import trio.testing
+
+from trio_lua.config.model import Config
+from trio_lua.modules import Module
+from trio_lua.process import configure
+from trio_lua.process.embed import PRODUCT
+from trio_lua.server.worker import Worker
+from trio_lua.testing.client import Client, Response
+from trio_lua.testing.clock import LuaClock
+from trio_lua.testing.log import LogRecords
+from trio_lua.testing.vm import Lua
+
+__all__ = ["Leak", "LuaServer", "configuration", "open_server"]
+
+#: Where servers listen whose configuration does not say: nobody connects there.
+_NOWHERE = "127.0.0.1:80"
+
+
+class Leak(AssertionError):
+    """Something is left behind that the end of the requests should have ended."""
+
+
+def configuration(
+    source: Config | str | os.PathLike[str] | None = None,
+    *,
+    config: str = "",
+    http_config: str = "",
+    main_config: str = "",
+    prefix: str | os.PathLike[str] = "",
+    package_path: str = "",
+    modules: Sequence[Module] = (),
+) -> Config:
+    """A configuration for a test.
+
+    Args:
+        source: A :class:`Config`; the path of an nginx.conf; the text of a whole one; or Lua code (a text
+            without an ``http`` block), which becomes the content handler of every location. None for
+            a configuration from the three parts below.
+        config: The inside of a ``server`` block, as in Test::Nginx.
+        http_config: Directives for the ``http`` block before it.
+        main_config: Directives for the main context.
+        prefix: Where relative paths start.
+        package_path: ``lua_package_path``, for a configuration from parts or from Lua code.
+        modules: Directive modules besides the bundled ones.
+
+    Raises:
+        ConfigError: The configuration cannot be used.
+    """
+    folder = os.fspath(prefix)
+    if folder and not folder.endswith("/"):
+        folder += "/"
+    if isinstance(source, Config):
+        return source
+    if isinstance(source, os.PathLike):
+        return configure.load(source, prefix=folder, modules=modules)
+    if source is not None and _is_whole(source):
+        return configure.loads(source, prefix=folder, modules=modules)
+    if source is not None:
+        config = f"location / {{ content_by_lua_block {{\n{textwrap.dedent(source)}\n}} }}"
+    path = f'lua_package_path "{package_path}";' if package_path else ""
+    text = (
+        f"{main_config}\nevents {{}}\nhttp {{ access_log off; {path}\n{http_config}\n"
+        f"server {{ listen {_NOWHERE};\n{config}\n}} }}\n"
+    )
+    return configure.loads(text, prefix=folder, modules=modules)
+
+
+def _is_whole(text: str) -> bool:
+    return any(
+        line.split("#")[0].split()[:2] in (["http", "{"], ["http{"]) for line in text.splitlines()
+    )
+
+
+class LuaServer:
+    """A server that runs inside a test.
+
+    Attributes:
+        config: What it serves.
+        log: Its error.log.
+        client: A client of its first server.
+        lua: Runs code by hand in the server's VM, and replaces functions there.
+        addresses: What :meth:`listen` has bound.
+    """
+
+    def __init__(self, worker: Worker, log: LogRecords, nursery: trio.Nursery) -> None:
+        self.config = worker.config
+        self.log = log
+        self.client = Client(self.connect)
+        self.lua = Lua(worker.runtime)
+        self.addresses: list[Any] = []
+        self._worker = worker
+        self._nursery = nursery
+
+    async def connect(self) -> trio.abc.Stream:
+        """A stream to the server, in memory; the caller closes it."""
+        ours, theirs = trio.testing.memory_stream_pair()
+        self._nursery.start_soon(self._worker.serve_stream, theirs)
+        return ours
+
+    async def request(self, method: str, target: str, **options: Any) -> Response:
+        """Send a request by :attr:`client`; see :meth:`Client.request`."""
+        return await self.client.request(method, target, **options)
+
+    async def get(self, target: str, **options: Any) -> Response:
+        """``GET`` by :attr:`client`."""
+        return await self.client.get(target, **options)
+
+    async def post(self, target: str, **options: Any) -> Response:
+        """``POST`` by :attr:`client`."""
+        return await self.client.post(target, **options)
+
+    async def listen(self, port: int = 0, host: str = "127.0.0.1") -> str:
+        """Accept connections from outside, too; returns the URL.
+
+        Args:
+            port: 0 for a free one.
+            host: The address.
+        """
+        [listener] = await trio.open_tcp_listeners(port, host=host)
+        address = listener.socket.getsockname()
+        self.addresses.append(address)
+        self._nursery.start_soon(trio.serve_listeners, self._worker.serve_stream, [listener])
+        return f"http://{address[0]}:{address[1]}"
+
+    def quit(self) -> None:
+        """Stop gracefully."""
+        self._worker.quit()
+
+    async def settle(self) -> None:
+        """Wait until nothing runs any more without something from outside.
+
+        On virtual time that includes all that only waits for time to pass.
+        """
+        await trio.testing.wait_all_tasks_blocked()
+
+    def check_leaks(self) -> None:
+        """See that no request, no light thread and no new global is left.
+
+        Raises:
+            Leak: There is one; the message says which.
+        """
+        requests, threads = self._worker.runtime.vm.export("live")()
+        if requests or threads:
+            raise Leak(f"left behind: {requests} requests and {threads} light threads")
+        if self.lua.globals:
+            written = ", ".join(f"{name} at {line}" for name, line in self.lua.globals.items())
+            raise Leak(f"modules wrote global variables: {written}")
+
+
+@contextlib.asynccontextmanager
+async def open_server(
+    source: Config | str | os.PathLike[str] | None = None,
+    *,
+    log: LogRecords | None = None,
+    clock: LuaClock | None = None,
+    allow_globals: bool = False,
+    **options: Any,
+) -> AsyncIterator[LuaServer]:
+    """Run a server for the time of a ``with`` block.
+
+    Args:
+        source, options: What to serve, as :func:`configuration` takes it.
+        log: Its error.log; a new one by default.
+        clock: The run's clock: ``ngx.now()`` then begins at its epoch.
+        allow_globals: Whether modules may write global variables after ``init_by_lua*``.
+
+    Raises:
+        ConfigError: The configuration cannot be used.
+        LuaError: ``init_by_lua*`` failed.
+        Leak: At the end: a request, light thread or global variable was left.
+    """
+    conf = configuration(source, **options)
+    log = LogRecords() if log is None else log
+    async with trio.open_nursery() as nursery:
+        epoch = None if clock is None else clock.epoch
+        worker = Worker(conf, error_log=log, product=PRODUCT, parked=False, epoch=epoch)
+        await nursery.start(worker.run, [])
+        async with trio.open_nursery() as clients:
+            server = LuaServer(worker, log, clients)
+            if not allow_globals:
+                server.lua.watch_globals()
+            yield server
+            # what the test has begun and closed may need a turn to end
+            for _ in range(100):
+                if not worker.connections:
+                    break
+                await trio.testing.wait_all_tasks_blocked()
+            server.check_leaks()
+            clients.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
