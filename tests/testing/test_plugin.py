@@ -107,6 +107,20 @@ def lua_options(tmp_path: Path) -> dict[str, Any]:
     return {"package_path": f"{tmp_path}/?.lua;;"}
 
 
+@pytest.fixture
+def lua_conf() -> str:
+    return "ngx.print('by the fixture')"
+
+
+async def test_configuration_by_fixture(lua_client: Client) -> None:
+    assert (await lua_client.get("/")).text == "by the fixture"
+
+
+@pytest.mark.lua(config="location / { return 200 'by the marker'; }")
+async def test_the_marker_goes_first(lua_client: Client) -> None:
+    assert (await lua_client.get("/")).text == "by the marker"
+
+
 @pytest.mark.lua("ngx.print(require('counter').next())")
 async def test_options_are_overridden_by_fixture(lua_client: Client) -> None:
     assert (await lua_client.get("/")).text == "42"

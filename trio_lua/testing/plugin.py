@@ -113,7 +113,10 @@ def _asked_for(request: pytest.FixtureRequest, conf: Any, options: dict[str, Any
     marker = request.node.get_closest_marker("lua")
     if marker is None:
         return conf, options
-    source = marker.args[0] if marker.args else marker.kwargs.get("source", conf)
+    if marker.args:
+        source = marker.args[0]
+    else:
+        source = marker.kwargs.get("source", None if "config" in marker.kwargs else conf)
     given = {name: value for name, value in marker.kwargs.items() if name != "source"}
     return source, {**options, **given}
 
