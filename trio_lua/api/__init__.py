@@ -32,6 +32,7 @@ FAMILIES = (
     "pace",
     "subrequest",
     "socket",
+    "tls",
     "udp",
     "req_socket",
     "abort",

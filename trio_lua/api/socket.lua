@@ -116,6 +116,7 @@ local function busy(u)
         return "socket busy writing"
     end
 end
+rt.socket_busy = busy
 
 local function finalize(u)
     local id = u.id

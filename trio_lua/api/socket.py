@@ -25,6 +25,7 @@ from trio_lua.net.poller import Watcher
 from trio_lua.net.pool import Pools
 from trio_lua.net.resolver import Resolver, SystemResolver
 from trio_lua.net.tcp import TcpSocket, failed, is_address, parse_destination
+from trio_lua.net.tls import ClientCertificate, Contexts, TlsSettings
 
 __all__ = ["Failure", "Sockets", "failure"]
 
@@ -36,6 +37,23 @@ _OPTIONS = {
     b"sndbuf": (socket.SOL_SOCKET, socket.SO_SNDBUF),
     b"rcvbuf": (socket.SOL_SOCKET, socket.SO_RCVBUF),
 }
+
+#: The calls ``rt.py.tcp_...``; each is a method of :class:`Sockets`.
+_CALLS = [
+    "connect",
+    "receive",
+    "send",
+    "rest",
+    "close",
+    "reused",
+    "set",
+    "get",
+    "fd",
+    "tls",
+    "encrypted",
+    "session",
+    "forget_session",
+]
 
 #: nil, text, log line, level: how a failure reaches Lua.
 Failure = tuple[None, bytes, "bytes | None", int]
@@ -71,11 +89,17 @@ class Sockets:
             ssl.SSLWantReadError,
             ssl.SSLWantWriteError,
         )
-        for name in ("connect", "receive", "send", "rest", "close", "reused", "set", "get"):
+        self.contexts = Contexts()
+        self._tls_settings: list[TlsSettings] = []
+        self._sessions: dict[int, ssl.SSLSession] = {}
+        self._certificates: dict[int, bytes] = {}
+        for name in _CALLS:
             table.call(f"tcp_{name}", getattr(self, f"_{name}"))
-        for name in ("connect", "receive", "send"):
+        for name in ("connect", "receive", "send", "tls"):
             table.op(f"tcp_{name}", getattr(self, f"_{name}_op"))
         table.call("is_address", _is_address)
+        table.call("keep_pem", self._keep_pem)
+        table.call("forget_pem", self._forget_pem)
 
     @property
     def open(self) -> int:
@@ -219,6 +243,72 @@ class Sockets:
         except OSError as error:
             return None, text_of(error).encode()
 
+    def _fd(self, number: int) -> int | None:
+        link = self._sockets.get(number)
+        return None if link is None or link.sock is None else link.sock.fileno()
+
+    # ---------------------------------------------------------------------- TLS
+
+    def tls_number(self, settings: TlsSettings) -> int:
+        """The number of TLS settings."""
+        if settings not in self._tls_settings:
+            self._tls_settings.append(settings)
+        return self._tls_settings.index(settings)
+
+    def _encrypted(self, number: int) -> bool:
+        link = self._sockets.get(number)
+        return link is not None and link.tls
+
+    def _tls(
+        self,
+        number: int,
+        settings_number: int,
+        name: bytes | None,
+        verify: bool,
+        session: int,
+        chain: int,
+        key: int,
+    ) -> bool | Failure:
+        """True when the handshake is done, False when the operation has to follow."""
+        link = self._sockets.get(number)
+        if link is None:
+            return _CLOSED
+        settings = self._tls_settings[settings_number]
+        client = None
+        if chain:
+            client = ClientCertificate(self._certificates[chain], self._certificates[key])
+        try:
+            context = self.contexts.get(settings, verify, name is not None, client)
+            host = None if name is None else name.decode("latin-1")
+            known = self._sessions.get(session)
+            return link.start_tls(context, host, known, settings.depth)
+        except SocketError as error:
+            self._close(number)
+            return failure(error)
+
+    def _session(self, number: int) -> int | None:
+        """Keep the TLS session of a connection; its number, None when there is none."""
+        link = self._sockets.get(number)
+        sock = None if link is None else link.sock
+        session = sock.session if isinstance(sock, ssl.SSLSocket) else None
+        if session is None:
+            return None
+        self._last += 1
+        self._sessions[self._last] = session
+        return self._last
+
+    def _forget_session(self, number: int) -> None:
+        self._sessions.pop(number, None)
+
+    def _keep_pem(self, data: bytes) -> int:
+        """Keep a certificate chain or a key for Lua, by number."""
+        self._last += 1
+        self._certificates[self._last] = data
+        return self._last
+
+    def _forget_pem(self, number: int) -> None:
+        self._certificates.pop(number, None)
+
     # --------------------------------------------------------------- operations
 
     @contextlib.contextmanager
@@ -253,6 +343,15 @@ class Sockets:
                 return (await link.receive(size, seconds),)
         except SocketError as error:
             return failure(error)
+
+    async def _tls_op(self, _owner: Any, number: int, seconds: float) -> tuple[bool] | Failure:
+        try:
+            with self._closing(number) as link:
+                await link.handshake(seconds)
+        except SocketError as error:
+            self._close(number)
+            return failure(error)
+        return (True,)
 
     async def _send_op(self, _owner: Any, number: int, seconds: float) -> tuple[bool] | Failure:
         try:

@@ -260,6 +260,14 @@ class Settings:
     lua_socket_pool_size: int = 30
     lua_socket_keepalive_timeout: float = 60.0
     lua_socket_log_errors: bool = True
+    #: Of TLS connections that Lua code makes: versions, OpenSSL's list of ciphers, files by path.
+    lua_ssl_protocols: tuple[str, ...] = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+    lua_ssl_ciphers: str = "DEFAULT"
+    lua_ssl_verify_depth: int = 1
+    lua_ssl_trusted_certificate: str | None = None
+    lua_ssl_crl: str | None = None
+    lua_ssl_certificate: str | None = None
+    lua_ssl_certificate_key: str | None = None
 
     # responses and files
     root: Template = field(default_factory=lambda: Template("html", ("html",)))

@@ -15,6 +15,7 @@ import trio
 from trio_lua.net.errors import CRIT, ERR, SocketError, text_of
 from trio_lua.net.pool import Pool
 from trio_lua.net.resolver import Resolver, resolve
+from trio_lua.net.tls import check_depth, handshake_error
 
 __all__ = ["Destination", "TcpSocket", "failed", "is_address", "parse_destination"]
 
@@ -23,6 +24,9 @@ _SEND_SIZE = 262144
 
 #: How long one address may take before the next one is tried as well (RFC 8305).
 _ATTEMPT_DELAY = 0.25
+
+#: What a handshake waits for.
+_READ, _WRITE = 1, 2
 
 _PORT = re.compile(r":(\d{1,5})")
 
@@ -145,9 +149,20 @@ class TcpSocket:
         pool: The pool in which it is counted.
         queued: Whether it has to wait for its turn in the pool.
         reused: How many times it has come out of a pool.
+        tls: Whether a handshake has begun.
     """
 
-    __slots__ = ("_local", "_unsent", "destination", "pool", "queued", "reused", "sock", "tls")
+    __slots__ = (
+        "_depth",
+        "_local",
+        "_unsent",
+        "destination",
+        "pool",
+        "queued",
+        "reused",
+        "sock",
+        "tls",
+    )
 
     def __init__(self, pool: Pool | None, local: tuple[str, int] | None = None) -> None:
         self.destination = _NOWHERE
@@ -157,6 +172,7 @@ class TcpSocket:
         self.queued = False
         self.reused = 0
         self.tls = False
+        self._depth = 0
         self._unsent: memoryview | None = None
 
     # ---------------------------------------------------------------- connect
@@ -365,6 +381,75 @@ class TcpSocket:
             if scope.cancelled_caught:
                 raise SocketError("timeout", "lua tcp socket write timed out")
         self._unsent = None
+
+    # -------------------------------------------------------------------- TLS
+
+    def start_tls(
+        self,
+        context: ssl.SSLContext,
+        server_name: str | None,
+        session: ssl.SSLSession | None,
+        depth: int,
+    ) -> bool:
+        """Begin a handshake; whether it is done already.
+
+        Args:
+            context: For the handshake.
+            server_name: Sent to the peer, and checked where the context checks names.
+            session: One to be resumed, where the peer agrees.
+            depth: See :class:`~trio_lua.net.tls.TlsSettings`.
+
+        Raises:
+            SocketError: It failed; this is then to be closed.
+        """
+        sock = self.sock
+        assert sock is not None
+        try:
+            self.sock = context.wrap_socket(
+                sock, do_handshake_on_connect=False, server_hostname=server_name, session=session
+            )
+        except (OSError, ValueError) as error:
+            raise SocketError("failed to create ssl connection", f"TLS: {error}") from None
+        self.tls = True
+        self._depth = depth
+        return self._shake() is None
+
+    def _shake(self) -> int | None:
+        """Go on with the handshake: what to wait for, None when it is done."""
+        sock = self.sock
+        assert isinstance(sock, ssl.SSLSocket)
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            return _READ
+        except ssl.SSLWantWriteError:
+            return _WRITE
+        except OSError as error:
+            raise handshake_error(error, sock.server_hostname) from None
+        if sock.context.verify_mode is not ssl.CERT_NONE:
+            check_depth(sock, self._depth)
+        return None
+
+    async def handshake(self, seconds: float) -> None:
+        """Bring a handshake to its end, for ``seconds`` at most.
+
+        Raises:
+            SocketError: It failed ("timeout": it took too long); this is then to be closed.
+        """
+        with trio.move_on_after(seconds):
+            while True:
+                wanted = self._shake()
+                if wanted is None:
+                    return
+                assert self.sock is not None
+                try:
+                    if wanted == _READ:
+                        await trio.lowlevel.wait_readable(self.sock)
+                    else:
+                        await trio.lowlevel.wait_writable(self.sock)
+                except trio.ClosedResourceError:
+                    raise SocketError("closed") from None
+        raise SocketError("timeout")
 
     # -------------------------------------------------------------------- end
 

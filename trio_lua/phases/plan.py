@@ -23,6 +23,7 @@ from trio_lua.config.model import (
     Settings,
     Template,
 )
+from trio_lua.net.tls import TlsSettings
 from trio_lua.phases.access import Rules
 from trio_lua.phases.filters import filter_constants
 from trio_lua.phases.matcher import LocationTable, ServerTable, server_tables
@@ -317,6 +318,17 @@ class Plans:
             "check_client_abort": settings.lua_check_client_abort,
             "resolver": runtime.sockets.resolver_number(settings.resolver),
             "resolver_timeout": settings.resolver_timeout,
+            "tls": runtime.sockets.tls_number(
+                TlsSettings(
+                    settings.lua_ssl_protocols,
+                    settings.lua_ssl_ciphers,
+                    settings.lua_ssl_verify_depth,
+                    settings.lua_ssl_trusted_certificate,
+                    settings.lua_ssl_crl,
+                    settings.lua_ssl_certificate,
+                    settings.lua_ssl_certificate_key,
+                )
+            ),
         }
         if not settings.uninitialized_variable_warn:
             values["uninitialized_variable_warn"] = False

@@ -17,7 +17,8 @@ TABLE = DirectiveTable()
 
 #: Subjects, by directives or (with a trailing "*") families of directives.
 _LATER = {
-    "TLS": ("ssl", "ssl_*", "lua_ssl_*"),
+    "TLS": ("ssl", "ssl_*"),
+    "raw OpenSSL setting": ("lua_ssl_*",),
     "proxying": (
         "upstream",
         "balancer_by_lua*",

@@ -82,6 +82,28 @@ def _capture_error_log(use: Use) -> None:
 
 slots(TABLE, word, Context.HTTP, "lua_package_path", "lua_package_cpath")
 
+slots(TABLE, word, Context.SETTING, "lua_ssl_ciphers")
+slots(TABLE, Use.number, Context.SETTING, "lua_ssl_verify_depth")
+
+
+@TABLE.directive("lua_ssl_protocols", Context.SETTING, takes(1, None))
+def _ssl_protocols(use: Use) -> None:
+    for version in use.args:
+        if version not in ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"):
+            raise use.error(f'invalid value "{version}" in "{use.name}" directive')
+    use.put(use.name, tuple(use.args))
+
+
+@TABLE.directive("lua_ssl_trusted_certificate", Context.SETTING, takes(1))
+@TABLE.directive("lua_ssl_crl", Context.SETTING, takes(1))
+@TABLE.directive("lua_ssl_certificate", Context.SETTING, takes(1))
+@TABLE.directive("lua_ssl_certificate_key", Context.SETTING, takes(1))
+def _ssl_file(use: Use) -> None:
+    path = os.path.join(use.build.folder, use.args[0])
+    if use.args[0] and not os.access(path, os.R_OK):
+        raise use.error(f'cannot load "{path}"')
+    use.put(use.name, path if use.args[0] else None)
+
 
 @TABLE.directive("lua_code_cache", Context.SETTING_IF, takes(1))
 def _code_cache(use: Use) -> None:

@@ -566,6 +566,27 @@ function tcpsock:setkeepalive(ms, pool_size) end
 ---@return string? error
 function tcpsock:getreusedtimes() end
 
+---Speak TLS from here on. The session may be given to the handshake of a later connection; `false` instead of one
+---asks for no session.
+---@param session? any
+---@param server_name? string
+---@param verify? boolean
+---@param status_request? boolean
+---@return any session
+---@return string? error
+function tcpsock:sslhandshake(session, server_name, verify, status_request) end
+
+---The certificate and key (of `ngx.ssl`) for the next handshake.
+---@param certificate any
+---@param key any
+---@return true? ok
+---@return string? error
+function tcpsock:setclientcert(certificate, key) end
+
+---@return integer? descriptor
+---@return string? error
+function tcpsock:getfd() end
+
 ---@return 1? ok
 ---@return string? error
 function tcpsock:close() end
