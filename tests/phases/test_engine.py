@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import trio
 from serving import nginx, serve
 
 __all__ = ["serve"]
@@ -102,3 +103,49 @@ async def test_handlers_that_are_not_postponed(serve: Serve) -> None:
         assert 'using uninitialized "x" variable' in running.log.text(5)
         assert (await client.get("/access"))[2] == b"early"
         assert (await client.get("/any"))[2] == b"content"
+
+
+async def test_limit_except(serve: Serve, tmp_path: Any) -> None:
+    (tmp_path / "read").write_text("file")
+    server = f"""
+        root {tmp_path};
+        location / {{
+            limit_except GET {{ deny all; }}
+            content_by_lua_block {{ ngx.print("any") }}
+        }}
+        location /read {{
+            limit_except POST {{ allow all; }}
+            rewrite_by_lua_block {{ ngx.header.x_seen = "1" }}
+            content_by_lua_block {{ ngx.print("post") }}
+        }}
+    """
+    async with serve(nginx(server)) as running:
+        client = await running.connect()
+        for method, path, status, body in (
+            ("GET", "/", 200, b"any"),
+            ("HEAD", "/", 200, b""),
+            ("PUT", "/", 403, None),
+            ("POST", "/read", 200, b"post"),
+            ("GET", "/read", 200, b"file"),
+        ):
+            await client.send(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            found, headers, data = await client.response(method)
+            assert (found, data) == (status, data if body is None else body)
+            if path == "/read":
+                assert headers["x-seen"] == "1"
+
+
+async def test_auth_delay(serve: Serve, autojump_clock: Any) -> None:
+    server = """
+        auth_delay 2s;
+        location / { access_by_lua_block { if ngx.var.arg_no then ngx.exit(401) end }
+            content_by_lua_block { ngx.print("in") } }
+        location /file { access_by_lua_block { ngx.exit(403) } }
+    """
+    async with serve(nginx(server)) as running:
+        client = await running.connect()
+        for path, status, delay in (("/", 200, 0), ("/?no=1", 401, 2), ("/file", 403, 0)):
+            start = trio.current_time()
+            assert (await client.get(path))[0] == status
+            assert trio.current_time() - start == delay
+        assert "delaying unauthorized request" in running.log.text()

@@ -11,8 +11,8 @@ local error, type, tostring, setmetatable, unpack = error, type, tostring, setme
 local start_thread, after_content, eval = rt.start_thread, rt.after_content, rt.eval
 local S = rt.S
 
-local hooks = { rewrite = {}, access = {}, content = {}, header_filter = {}, body_filter = {} }
-local names = { rewrite = {}, access = {}, content = {}, header_filter = {}, body_filter = {} }
+local hooks = { rewrite = {}, access = {}, content = {}, files = {}, header_filter = {}, body_filter = {} }
+local names = { rewrite = {}, access = {}, content = {}, files = {}, header_filter = {}, body_filter = {} }
 
 function rt.hook(kind, name, fn)
     local list = names[kind]

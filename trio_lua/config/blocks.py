@@ -24,6 +24,7 @@ from trio_lua.config.model import (
     Http,
     If,
     Instruction,
+    LimitExcept,
     Listen,
     Location,
     LogFormat,
@@ -223,6 +224,7 @@ class LocationBlock(Block):
         steps: The rewrite instructions in order.
         locations: The locations inside.
         handlers: The content handler of a module, if it has one: its name and its value.
+        limit_except: The methods of ``limit_except``, and its block.
     """
 
     def __init__(
@@ -234,6 +236,7 @@ class LocationBlock(Block):
         self.steps: list[Instruction | IfStep] = []
         self.locations: list[LocationBlock] = []
         self.handlers: dict[str, Any] = {}
+        self.limit_except: tuple[frozenset[str], LocationBlock] | None = None
 
     def model(self, outer: Settings, around: Location | None = None) -> Location:
         """The finished location, inside the location ``around``."""
@@ -259,6 +262,10 @@ class LocationBlock(Block):
             and not location.handlers
         ):
             location = replace(location, content=around.content, handlers=around.handlers)
+        if self.limit_except is not None:
+            methods, block = self.limit_except
+            limited = block.model(settings, location)
+            location = replace(location, limit_except=LimitExcept(methods, limited))
         if not self.steps and not self.locations:
             return location
         self._check_duplicates()

@@ -292,6 +292,7 @@ class Settings:
     rewrite_log: bool = False
     uninitialized_variable_warn: bool = True
     satisfy: str = "all"
+    auth_delay: float = 0.0
     access_rules: tuple[tuple[bool, str], ...] = ()  # (allow?, "all" | cidr | "unix:")
     sendfile: bool = False
     limit_rate: Template | None = None
@@ -359,6 +360,7 @@ class MatchKind(Enum):
     REGEX_NOCASE = "~*"
     NAMED = "@"
     IF = "if"
+    LIMIT_EXCEPT = "limit_except"
     SERVER = "server"
 
 
@@ -376,6 +378,14 @@ class TryFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitExcept:
+    """``limit_except method ... { ... }``: requests with other methods take ``location``, which has files only."""
+
+    methods: frozenset[str]
+    location: Location
+
+
+@dataclass(frozen=True, slots=True)
 class Location:
     """One ``location`` (or the implicit one of an ``if``, or a server's outermost settings)."""
 
@@ -389,6 +399,7 @@ class Location:
     internal: bool = False
     alias: Template | None = None
     try_files: TryFiles | None = None
+    limit_except: LimitExcept | None = None
     #: The content handler of a directive module, if it is one: its name and its value.
     handlers: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 

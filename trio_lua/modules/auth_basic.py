@@ -23,12 +23,12 @@ _CRIT, _ERR, _INFO = 3, 4, 7
 _DECLINED, _UNAUTHORIZED, _FORBIDDEN = -5, 401, 403
 
 
-@MODULE.directive("auth_basic", Context.SETTING, takes(1))
+@MODULE.directive("auth_basic", Context.SETTING | Context.LIMIT_EXCEPT, takes(1))
 def _realm(use: Use) -> None:
     use.put_setting("auth_basic", use.template(0))
 
 
-@MODULE.directive("auth_basic_user_file", Context.SETTING, takes(1))
+@MODULE.directive("auth_basic_user_file", Context.SETTING | Context.LIMIT_EXCEPT, takes(1))
 def _user_file(use: Use) -> None:
     use.put_setting("auth_basic_user_file", (use.template(0), use.build.folder))
 

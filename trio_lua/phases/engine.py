@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Union
 
+import trio
+
 from trio_lua.api.body import FAILED, read_body
 from trio_lua.api.modules import Hook
 from trio_lua.api.runtime import Runtime
@@ -66,6 +68,9 @@ class Status:
     """The request ends with a status whose response is still to be made."""
 
     code: int
+
+
+_UNAUTHORIZED = Status(401)
 
 
 class _Done:
@@ -227,6 +232,8 @@ class Engine:
                 and not self.quitting
             ):
                 server.remember(uri, plan)
+        if plan.limited is not None and request.method not in plan.methods:
+            plan = plan.limited
         request.plan = plan
         lua.enter(request.id, plan.id)
         if request.connection.requests >= plan.max_requests or self.quitting:
@@ -271,6 +278,10 @@ class Engine:
                 return step
         step = await self._access(request, plan)
         if step is not _NEXT:
+            if plan.settings.auth_delay and step == _UNAUTHORIZED:
+                request.log(_INFO, b"delaying unauthorized request")
+                await detach(request)
+                await trio.sleep(plan.settings.auth_delay)
             return step
         if plan.location.try_files is not None:
             step = await self._try_files(request, plan)
@@ -284,6 +295,10 @@ class Engine:
         if content is None:
             if plan.module_content is not None:
                 return await self._module_content(request, plan.module_content)
+            for hook in plan.files_hooks:
+                status = await self._python_hook(request, hook)
+                if status != _DECLINED:
+                    return self._conclude(request) if status is None else Status(status)
             return await self._static(request, plan)
         if plan.settings.lua_need_request_body:
             status = await self._need_body(request)

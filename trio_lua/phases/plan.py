@@ -59,12 +59,15 @@ class Plan:
         "chain",
         "content",
         "files",
+        "files_hooks",
         "has_log",
         "id",
+        "limited",
         "location",
         "log",
         "max_body",
         "max_requests",
+        "methods",
         "module_content",
         "precontent",
         "program",
@@ -94,12 +97,16 @@ class Plan:
         self.rewrite_hooks: tuple[Hook, ...] = ()
         self.access_hooks: tuple[Hook, ...] = ()
         self.module_content: Hook | None = None
+        self.files_hooks: tuple[Hook, ...] = ()
         self.log: Handler | None = None
         self.access_logs: tuple[AccessLog, ...] = ()
         self.has_log = False
         #: The steps of a location that has nothing but inline handlers; else empty.
         self.chain: tuple[tuple[Handler, Phase], ...] = ()
         self.files = files
+        #: Of requests whose method ``limit_except`` does not list.
+        self.limited: Plan | None = None
+        self.methods: frozenset[bytes] = frozenset()
         self.referers: Referers | None = None
         settings = location.settings
         self.rules = Rules(settings.access_rules) if settings.access_rules else None
@@ -241,11 +248,15 @@ class Plans:
         if settings.extra:
             plan.rewrite_hooks = modules.hooks("rewrite", settings.extra)
             plan.access_hooks = modules.hooks("access", settings.extra)
+            plan.files_hooks = modules.hooks("files", settings.extra)
         if location.handlers:
             [plan.module_content] = modules.hooks("content", location.handlers) or (None,)
         plan.log = self._handler(settings.log_by_lua)
         plan.access_logs = settings.access_logs if self._access_log else ()
         plan.has_log = plan.log is not None or bool(plan.access_logs)
+        if location.limit_except is not None:
+            plan.methods = frozenset(m.encode() for m in location.limit_except.methods)
+            plan.limited = self._location(location.limit_except.location, server, plan)
         plan.chain = self._chain(plan)
         self._runtime.define_location(plan.id, self._constants(plan))
         return plan
@@ -271,6 +282,8 @@ class Plans:
             or plan.access_hooks
             or location.internal
             or location.try_files is not None
+            or location.limit_except is not None
+            or settings.auth_delay
             or settings.access_rules
             or settings.lua_need_request_body
             or (plan.access is not None and settings.satisfy != "all")

@@ -26,7 +26,8 @@ directives pays nothing. The kinds, in the order of a request's life:
 * *set functions* compute the variable of a ``set_...`` directive in the rewrite program, and are
   ``ndk.set_var.NAME`` in Lua;
 * *rewrite* and *access* hooks run before the location's ``rewrite_by_lua*`` and ``access_by_lua*``;
-* *content* makes the response;
+* *content* makes the response; where no directive has called for one, *files* hooks are asked before
+  files are looked for;
 * *header filters* run before ``header_filter_by_lua*``, *body filters* after ``body_filter_by_lua*``, both
   in the order of the modules.
 
@@ -60,7 +61,7 @@ from trio_lua.request.exchange import Exchange
 __all__ = ["KINDS", "Exchange", "Module", "SetFunction"]
 
 #: The kinds of hooks.
-KINDS = ("rewrite", "access", "content", "header_filter", "body_filter")
+KINDS = ("rewrite", "access", "content", "files", "header_filter", "body_filter")
 
 #: ``function(request, argument...)``: the value; None when it failed, which answers 500.
 SetFunctionBody = Callable[..., "bytes | None"]
@@ -238,6 +239,14 @@ class Module:
         leaves the decision to others; ``satisfy`` applies.
         """
         return self._hook("access", setting)
+
+    def files(self, setting: str) -> Callable[[_H], _H]:
+        """Adds ``async function(request, value)``, asked in locations that have no content handler.
+
+        It is asked before files are looked for. Its result is that of a content handler, or -5
+        (``ngx.DECLINED``) to leave the request to others.
+        """
+        return self._hook("files", setting)
 
     def header_filter(self, setting: str) -> Callable[[_H], _H]:
         """Adds ``function(request, value)``, which may change status and headers of any response."""

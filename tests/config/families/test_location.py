@@ -108,3 +108,15 @@ def test_types_may_be_said_twice(http: Callable[[str], Config]) -> None:
         'previous content type: "text/html" in nginx.conf:4',
         '[warn] only the last index in "index" directive should be absolute in nginx.conf:5',
     )
+
+
+def test_limit_except(server: Read, refused: Refused) -> None:
+    [location] = server("location / { limit_except get PUT { deny all; } }").location.locations
+    limited = location.limit_except
+    assert limited is not None
+    assert limited.methods == {"GET", "HEAD", "PUT"}
+    assert limited.location.settings.access_rules == ((False, "all"),)
+    text = refused(server, "location / { limit_except FETCH { } }")
+    assert 'invalid method "FETCH"' in text
+    text = refused(server, "location / { limit_except GET { root x; } }")
+    assert '"root" directive is not allowed here' in text

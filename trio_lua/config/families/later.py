@@ -32,7 +32,6 @@ _LATER = {
     ),
     "thread pools": ("thread_pool",),
     "shared dictionaries": ("lua_shared_dict",),
-    "access control by method": ("limit_except",),
     "HTTP/2": ("http2",),
     "the stream subsystem": ("stream",),
     "the mail subsystem": ("mail",),

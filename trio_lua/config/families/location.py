@@ -60,6 +60,45 @@ def _check_nesting(use: Use, outer: LocationBlock, kind: MatchKind, path: str) -
         raise use.error(f'location "{path}" is outside location "{outer.path}"')
 
 
+_METHODS = frozenset(
+    [
+        "GET",
+        "HEAD",
+        "POST",
+        "PUT",
+        "DELETE",
+        "MKCOL",
+        "COPY",
+        "MOVE",
+        "OPTIONS",
+        "PROPFIND",
+        "PROPPATCH",
+        "LOCK",
+        "UNLOCK",
+        "PATCH",
+    ]
+)
+
+
+@TABLE.directive("limit_except", Context.LOCATION, takes(1, None), form="{")
+def _limit_except(use: Use) -> None:
+    outer = use.block
+    assert isinstance(outer, LocationBlock)
+    if outer.limit_except is not None:
+        raise use.fault("is duplicate")
+    methods = {word.upper() for word in use.args}
+    for word in use.args:
+        if word.upper() not in _METHODS:
+            raise use.error(f'invalid method "{word}"')
+    if "GET" in methods:
+        methods.add("HEAD")
+    block = LocationBlock(
+        use.build, Context.LIMIT_EXCEPT, use.source, MatchKind.LIMIT_EXCEPT, outer.path
+    )
+    outer.limit_except = frozenset(methods), block
+    use.read(block)
+
+
 @TABLE.directive("internal", Context.LOCATION, takes(0))
 def _internal(use: Use) -> None:
     use.put("internal", True)
