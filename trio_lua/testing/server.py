@@ -10,6 +10,7 @@ import contextlib
 import os
 import textwrap
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -55,7 +56,7 @@ def configuration(
         http_config: Directives for the ``http`` block before it.
         main_config: Directives for the main context.
         prefix: Where relative paths start.
-        package_path: ``lua_package_path``, for a configuration from parts or from Lua code.
+        package_path: Goes in front of ``lua_package_path``.
         modules: Directive modules besides the bundled ones.
 
     Raises:
@@ -65,19 +66,29 @@ def configuration(
     if folder and not folder.endswith("/"):
         folder += "/"
     if isinstance(source, Config):
-        return source
-    if isinstance(source, os.PathLike):
-        return configure.load(source, prefix=folder, modules=modules)
-    if source is not None and _is_whole(source):
-        return configure.loads(source, prefix=folder, modules=modules)
-    if source is not None:
-        config = f"location / {{ content_by_lua_block {{\n{textwrap.dedent(source)}\n}} }}"
-    path = f'lua_package_path "{package_path}";' if package_path else ""
-    text = (
-        f"{main_config}\nevents {{}}\nhttp {{ access_log off; {path}\n{http_config}\n"
-        f"server {{ listen {_NOWHERE};\n{config}\n}} }}\n"
-    )
-    return configure.loads(text, prefix=folder, modules=modules)
+        conf = source
+    elif isinstance(source, os.PathLike):
+        conf = configure.load(source, prefix=folder, modules=modules)
+    elif source is not None and _is_whole(source):
+        conf = configure.loads(source, prefix=folder, modules=modules)
+    else:
+        if source is not None:
+            code = textwrap.dedent(source)
+            config = f"location / {{ content_by_lua_block {{\n{code}\n}} }}"
+        text = (
+            f"{main_config}\nevents {{}}\nhttp {{ access_log off;\n{http_config}\n"
+            f"server {{ listen {_NOWHERE};\n{config}\n}} }}\n"
+        )
+        conf = configure.loads(text, prefix=folder, modules=modules)
+    if package_path:
+        conf = _with_package_path(conf, package_path)
+    return conf
+
+
+def _with_package_path(config: Config, path: str) -> Config:
+    own = config.http.lua_package_path
+    whole = f"{path.rstrip(';')};{own}" if own else path
+    return replace(config, http=replace(config.http, lua_package_path=whole))
 
 
 def _is_whole(text: str) -> bool:
