@@ -18,6 +18,7 @@ LAYERS = {
     "lua": 1,
     "net": 2,
     "request": 2,
+    "shm": 2,
     "api": 3,
     "debug": 4,
     "phases": 4,

@@ -80,7 +80,7 @@ class StubWorker:
     def reopen_logs(self) -> None: ...
 
     async def __call__(
-        self, config: Config, *, listeners: Any, error_log: Any, task_status: Any
+        self, config: Config, *, listeners: Any, error_log: Any, zones: Any, task_status: Any
     ) -> None:
         if self.error is not None:
             raise self.error

@@ -60,11 +60,6 @@ def refused(text: str) -> ConfigError:
         ("satisfy some;", 'invalid value "some"', 'one of "all", "any"'),
         ("ssl_certificate a;", '"ssl_certificate" directive is not supported yet', "TLS"),
         ("upstream a { server b; }", '"upstream" directive is not supported yet', "proxying"),
-        (
-            "lua_shared_dict a 1m;",
-            '"lua_shared_dict" directive is not supported yet',
-            "shared dict",
-        ),
         ("proxy_pass http://a;", '"proxy_pass" directive is not supported yet', "no proxying"),
         ("ssl_certificate_by_lua_block { }", '"ssl_certificate_by_lua_block" directive', "TLS"),
     ],

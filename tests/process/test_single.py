@@ -68,6 +68,7 @@ class Stage:
         *,
         listeners: list[tuple[Listen, socket]],
         error_log: Any,
+        zones: Any,
         task_status: trio.TaskStatus[Worker],
     ) -> None:
         try:

@@ -37,6 +37,7 @@ FAMILIES = (
     "req_socket",
     "abort",
     "base",
+    "shared",
     "worker",
     "modules",
 )

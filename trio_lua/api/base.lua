@@ -145,6 +145,3 @@ rawset(ngx, "config", {
         return rt.configure_arguments
     end,
 })
-
--- One entry per lua_shared_dict; there is none yet, and a missing zone reads nil.
-rawset(ngx, "shared", ngx.shared or {})

@@ -45,6 +45,9 @@ from trio_lua.request.context import ClientConnection
 from trio_lua.request.exchange import Captures
 from trio_lua.request.phase import ALLOWED, CONTEXT_NAMES, PHASE_NAMES, Phase
 from trio_lua.request.state import Request
+from trio_lua.shm.shared_dict import SharedDict
+from trio_lua.shm.zone import FILES as _SHM
+from trio_lua.shm.zone import Zone, open_zones
 
 __all__ = ["RUNTIMES", "Regexes", "Runtime"]
 
@@ -164,6 +167,7 @@ class Runtime:
         calls: Further plain functions for Lua.
         subrequests: Gives what runs the requests that requests make.
         captured: The lines of the error logs that are kept for ``ngx.errlog``.
+        zones: The memory of the shared dictionaries by name; by default it is made here, and nobody else has it.
 
     Raises:
         LuaError: A file of this package failed to load.
@@ -184,6 +188,7 @@ class Runtime:
         calls: Mapping[str, Callable[..., Any]] | None = None,
         subrequests: Callable[[], Runner] | None = None,
         captured: LogBuffer | None = None,
+        zones: Mapping[str, Zone] | None = None,
     ) -> None:
         self.config = config
         self.clock = clock
@@ -217,6 +222,8 @@ class Runtime:
         table.call("read_file", _read_file)
 
         http = config.http
+        # kept for as long as the VM, which knows nothing but their addresses
+        self._zones = dict(open_zones(http.shared_dicts) if zones is None else zones)
         self.vm = vm = VM(
             calls=table.calls,
             values={
@@ -228,6 +235,7 @@ class Runtime:
                 "status_lines": {code: f"{code} {text}" for code, text in REASONS.items()},
                 "log_level": sinks[0].level if sinks else 0,
                 "prefix": prefix,
+                "zones": {zone.name: zone.address for zone in self._zones.values()},
                 "hostname": socket.gethostname().lower(),
                 "nginx_version": NGINX_VERSION,
                 "nginx_version_number": _NGINX_VERSION_NUMBER,
@@ -238,9 +246,12 @@ class Runtime:
                 "lua_regex_match_limit": http.lua_regex_match_limit,
                 "lua_regex_cache_max_entries": http.lua_regex_cache_max_entries,
             },
-            files=[_HEAD, *family_files(), *files],
+            files=[_HEAD, *_SHM, *family_files(), *files],
         )
         self.regexes = Regexes(vm)
+        call = vm.export("shared_call")
+        #: The shared dictionaries by name.
+        self.shared = {name: SharedDict(zone, call) for name, zone in self._zones.items()}
         path, cpath = _default_path(prefix)
         vm.export("set_paths")(
             os.fsencode(_merge_path(http.lua_package_path, path, prefix)),

@@ -480,6 +480,8 @@ class Http:
     access_by_lua_no_postpone: bool = False
     precontent_by_lua_no_postpone: bool = False
     lua_capture_error_log: int | None = None
+    #: ``lua_shared_dict``: names and sizes in bytes.
+    shared_dicts: tuple[tuple[str, int], ...] = ()
     log_formats: Mapping[str, LogFormat] = field(default_factory=lambda: MappingProxyType({}))
     #: Names declared by ``set``: assignable from Lua, and empty before.
     variables: frozenset[str] = frozenset()

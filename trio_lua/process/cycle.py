@@ -1,20 +1,21 @@
-"""One configuration in use: its error log and its listening sockets (nginx: a cycle).
+"""One configuration in use: its error log, its listening sockets and its shared dictionaries (nginx: a cycle).
 
 A reload makes a second cycle beside the first, which takes over the sockets whose
-addresses stay; when its worker runs, the first one is closed. When anything of the new
+addresses stay and the dictionaries whose name and size stay; when its worker runs, the first one is closed. When anything of the new
 cycle fails, it is undone and the old one goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from trio_lua.config.model import Config
 from trio_lua.errors import LuaError, TrioLuaError
 from trio_lua.log.error_log import ALERT, EMERG, ERROR, ErrorLog, Log
 from trio_lua.log.files import os_error
 from trio_lua.process.sockets import ListenError, Listeners, listens_of
+from trio_lua.shm.zone import Zone, open_zones
 
 __all__ = ["Cycle", "leaves", "open_cycle", "report"]
 
@@ -26,6 +27,8 @@ class Cycle:
     config: Config
     error_log: Log
     listeners: Listeners
+    #: The memory of the shared dictionaries; freed when neither a cycle nor a worker has it any more.
+    zones: Mapping[str, Zone] = field(default_factory=dict)
 
     def close(self, keep: Cycle | None = None) -> None:
         """Close log and sockets, except for what ``keep`` goes on using."""
@@ -48,7 +51,7 @@ def open_cycle(
     tries: int = 5,
     bind: Callable[..., Listeners] = Listeners.bind,
 ) -> Cycle:
-    """Open the error log of a configuration and bind its sockets.
+    """Open the error log of a configuration, make its shared dictionaries and bind its sockets.
 
     Args:
         config: The configuration.
@@ -64,6 +67,7 @@ def open_cycle(
     Raises:
         ConfigError: The log cannot be opened.
         ListenError: A socket cannot be bound.
+        TrioLuaError: There is not enough memory for a shared dictionary.
     """
     available = adopted if previous is None else previous.listeners
     error_log = ErrorLog.open(
@@ -73,6 +77,7 @@ def open_cycle(
         console=console,
     )
     try:
+        zones = open_zones(config.http.shared_dicts, None if previous is None else previous.zones)
         listeners = bind(
             listens_of(config),
             error_log=error_log,
@@ -83,7 +88,7 @@ def open_cycle(
     except BaseException:
         error_log.close()
         raise
-    return Cycle(config, error_log, listeners)
+    return Cycle(config, error_log, listeners, zones)
 
 
 def report(error_log: Log, error: BaseException) -> None:

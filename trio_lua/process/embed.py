@@ -8,7 +8,7 @@ is one call in one of its nurseries. Cancelling that call is how it stops at onc
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Union, overload
 
 import trio
@@ -20,6 +20,7 @@ from trio_lua.log.error_log import ErrorLog, Log
 from trio_lua.log.files import STDERR
 from trio_lua.process.sockets import Listeners, listens_of
 from trio_lua.server.worker import Worker, run_worker
+from trio_lua.shm.shared_dict import SharedDict
 
 __all__ = ["PRODUCT", "Listener", "Server", "serve"]
 
@@ -36,11 +37,13 @@ class Server:
     Attributes:
         addresses: What it is bound to: ``(host, port)`` pairs (four values for IPv6), or the path of
             a Unix socket, in the order of the ``listen`` directives.
+        shared: The shared dictionaries (``lua_shared_dict``) by name.
     """
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self.addresses: tuple[Any, ...] = tuple(worker.addresses)
+        self.shared: Mapping[str, SharedDict] = worker.runtime.shared
 
     @property
     def urls(self) -> tuple[str, ...]:

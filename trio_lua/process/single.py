@@ -11,7 +11,7 @@ it serves is a :class:`Worker`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from trio_lua.errors import TrioLuaError
 from trio_lua.log.error_log import NOTICE, Log
 from trio_lua.process.cycle import Cycle, report
 from trio_lua.process.signals import Action, action_of, receive, restart_calls
+from trio_lua.shm.zone import Zone
 
 __all__ = ["RunWorker", "SingleProcess", "StartError", "Worker"]
 
@@ -53,11 +54,12 @@ class RunWorker(Protocol):
         *,
         listeners: list[tuple[Listen, socket]],
         error_log: Log,
+        zones: Mapping[str, Zone],
         task_status: trio.TaskStatus[Worker],
     ) -> Awaitable[None]:
         """Start, report the worker by ``task_status.started(worker)``, and serve.
 
-        The sockets are the worker's own to close.
+        The sockets are the worker's own to close; the zones are its shared dictionaries.
         """
 
 
@@ -166,6 +168,7 @@ class SingleProcess:
                         cycle.config,
                         listeners=listeners,
                         error_log=cycle.error_log,
+                        zones=cycle.zones,
                     )
                 )
                 generation = _Generation(cycle, worker)

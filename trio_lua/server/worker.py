@@ -11,7 +11,7 @@ import contextlib
 import socket
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import trio
@@ -39,6 +39,7 @@ from trio_lua.server.parked import ParkedDriver
 from trio_lua.server.task import serve_stream
 from trio_lua.server.timers import Timers
 from trio_lua.server.transport import Broken, Transport
+from trio_lua.shm.zone import Zone
 
 __all__ = ["Worker", "run_worker"]
 
@@ -59,6 +60,7 @@ class Worker:
         parked: Whether plain sockets are served without a task each.
         epoch: What the run's clock counts from, in seconds since 1970; by default so that it agrees with the
             machine's.
+        zones: The memory of the shared dictionaries; by default the worker makes its own.
 
     Attributes:
         now: Seconds since the epoch, of the present turn.
@@ -81,6 +83,7 @@ class Worker:
         recognise: bool = True,
         parked: bool = True,
         epoch: float | None = None,
+        zones: Mapping[str, Zone] | None = None,
     ) -> None:
         self.config = config
         http = config.http
@@ -122,6 +125,7 @@ class Worker:
             graceful_exit=self.quit,
             subrequests=lambda: self.engine.subrequests,
             captured=self._captured,
+            zones=zones,
         )
         self.connections = self.runtime.connections
         plans = Plans(config, self.runtime, sink_of=self._sink_of, access_log=True)
@@ -547,6 +551,7 @@ async def run_worker(
     error_log: Log,
     task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED,
     product: str = f"nginx/{NGINX_VERSION}",
+    zones: Mapping[str, Zone] | None = None,
 ) -> None:
     """Run a worker on listening sockets or Trio listeners, which are its own to close.
 
@@ -555,7 +560,7 @@ async def run_worker(
         LuaError: ``init_by_lua*`` failed.
     """
     try:
-        worker = Worker(config, error_log=error_log, product=product)
+        worker = Worker(config, error_log=error_log, product=product, zones=zones)
     except BaseException:
         _close(listeners)
         raise

@@ -31,7 +31,6 @@ _LATER = {
         "uwsgi_*",
     ),
     "thread pools": ("thread_pool",),
-    "shared dictionaries": ("lua_shared_dict",),
     "HTTP/2": ("http2",),
     "the stream subsystem": ("stream",),
     "the mail subsystem": ("mail",),

@@ -15,6 +15,10 @@ __all__ = ["TABLE", "chunk_name"]
 
 TABLE = DirectiveTable()
 
+#: The smallest dictionary of nginx; the largest that can be addressed (:mod:`trio_lua.shm.zone`).
+MIN_DICT_SIZE = 8192
+MAX_DICT_SIZE = 7 << 30
+
 #: The longest chunk name that Lua shows whole, without "=", "(", ":" and ")".
 _CHUNK_NAME_MAX = 56
 
@@ -103,6 +107,22 @@ def _ssl_file(use: Use) -> None:
     if use.args[0] and not os.access(path, os.R_OK):
         raise use.error(f'cannot load "{path}"')
     use.put(use.name, path if use.args[0] else None)
+
+
+@TABLE.directive("lua_shared_dict", Context.HTTP, takes(2))
+def _shared_dict(use: Use) -> None:
+    name, text = use.args
+    if not name:
+        raise use.error(f'invalid lua shared dict name "{name}"')
+    try:
+        size = units.parse_size(text)
+    except ValueError:
+        size = 0
+    if not MIN_DICT_SIZE <= size <= MAX_DICT_SIZE:
+        raise use.error(f'invalid lua shared dict size "{text}"')
+    if any(known == name for known, _ in use.block.values.get("shared_dicts", ())):
+        raise use.error(f'lua_shared_dict "{name}" is already defined as "{name}"')
+    use.append("shared_dicts", (name, size))
 
 
 @TABLE.directive("lua_code_cache", Context.SETTING_IF, takes(1))
