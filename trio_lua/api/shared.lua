@@ -19,7 +19,7 @@ local DEFAULT_KEYS = 1024
 
 local zones = {}
 local methods = {}
-local metatable = { __index = methods }
+methods.__index = methods
 
 -- The small term keeps a time such as 1.234, which has no exact binary form, at 1234 ms.
 local function milliseconds()
@@ -235,14 +235,6 @@ end
 
 -- ------------------------------------------------------- methods that are C functions there
 
-local function whole(name, value)
-    local number = tonumber(value)
-    if not number then
-        rt.type_error(2, name, "number", value == nil and "no value" or type(value))
-    end
-    return tobit(number)
-end
-
 local function all_of(name)
     return function(...)
         local count = select("#", ...)
@@ -254,7 +246,12 @@ local function all_of(name)
             error("bad argument #1 to '" .. name .. "' (table expected, got " .. type(self) .. ")", 3)
         end
         local z = zones[self] or zones[self[1]] or error("bad user data for the ngx_shm_zone_t pointer", 3)
-        return z, count == 2 and whole(name, most) or nil
+        if count == 1 then
+            return z
+        end
+        local number = tonumber(most)
+            or error("bad argument #2 to '" .. name .. "' (number expected, got " .. type(most) .. ")", 3)
+        return z, tobit(number)
     end
 end
 
@@ -350,7 +347,7 @@ local newproxy = newproxy
 for name, address in pairs(rt.zones) do
     local z = dict.open(name, address)
     -- the first element is userdata, as libraries may expect
-    local object = setmetatable({ newproxy() }, metatable)
+    local object = setmetatable({ newproxy() }, methods)
     zones[object], zones[object[1]] = z, z
     shared[name] = object
 end

@@ -21,7 +21,7 @@ class SharedDict(MutableMapping[bytes, Value]):
     """A dictionary that is shared with Lua, where it is ``ngx.shared.NAME``.
 
     Keys are bytes, or text that is encoded as UTF-8. What has expired is not there. Lists, which only Lua makes, have a
-    key but cannot be read.
+    key; reading one raises :class:`ValueError`.
 
     Args:
         zone: Its memory.
@@ -53,7 +53,9 @@ class SharedDict(MutableMapping[bytes, Value]):
 
     def __getitem__(self, key: bytes | str) -> Value:
         found = self._method(b"get", _bytes(key))
-        value = found[0] if isinstance(found, tuple) else found
+        value, problem = found if isinstance(found, tuple) else (found, None)
+        if problem == b"value is a list":
+            raise ValueError(f"the value of {key!r} is a list")
         if value is None:
             raise KeyError(key)
         return value  # type: ignore[no-any-return]

@@ -696,9 +696,151 @@ function ngx.config.prefix() end
 ---@return string
 function ngx.config.nginx_configure() end
 
----Shared dictionaries by name. There are none yet: every name is nil.
----@type table<string, nil>
+---Shared dictionaries (`lua_shared_dict`) by name; nil where there is none.
+---@type table<string, ngx.shared.DICT>
 ngx.shared = {}
+
+---A dictionary that all workers share, kept across reloads. Keys are strings of 1 to 65,535 bytes; values are strings, numbers
+---and booleans, or lists of strings and numbers.
+---@class ngx.shared.DICT
+local DICT = {}
+
+---@param key string
+---@return string|number|boolean? value nil when it is not there or has expired
+---@return integer|string? flags those of `set`, unless 0; or an error
+function DICT:get(key) end
+
+---The same, even when it has expired and was not removed yet.
+---@param key string
+---@return string|number|boolean? value
+---@return integer|string? flags or an error
+---@return boolean? stale whether it has expired
+function DICT:get_stale(key) end
+
+---Store a value, nil to remove it. When there is no room, entries that were not used for longest go.
+---@param key string
+---@param value string|number|boolean?
+---@param exptime? number seconds until it expires; 0, the default, for never
+---@param flags? integer returned by `get`
+---@return boolean? ok
+---@return string? error `no memory`, `nil key`, `empty key`, `key too long`, `bad value type`
+---@return boolean? forcible whether others had to go
+function DICT:set(key, value, exptime, flags) end
+
+---`set` that removes nothing that has not expired.
+---@param key string
+---@param value string|number|boolean?
+---@param exptime? number
+---@param flags? integer
+---@return boolean? ok
+---@return string? error
+function DICT:safe_set(key, value, exptime, flags) end
+
+---`set` only where there is nothing; the error is `exists` otherwise.
+---@param key string
+---@param value string|number|boolean
+---@param exptime? number
+---@param flags? integer
+---@return boolean? ok
+---@return string? error
+---@return boolean? forcible
+function DICT:add(key, value, exptime, flags) end
+
+---`add` that removes nothing that has not expired.
+---@param key string
+---@param value string|number|boolean
+---@param exptime? number
+---@param flags? integer
+---@return boolean? ok
+---@return string? error
+function DICT:safe_add(key, value, exptime, flags) end
+
+---`set` only where there is something; the error is `not found` otherwise.
+---@param key string
+---@param value string|number|boolean
+---@param exptime? number
+---@param flags? integer
+---@return boolean? ok
+---@return string? error
+---@return boolean? forcible
+function DICT:replace(key, value, exptime, flags) end
+
+---@param key string
+function DICT:delete(key) end
+
+---Add to a number, in one step for all workers.
+---@param key string
+---@param value number
+---@param init? number what a key that is not there begins with; without it the error is `not found`
+---@param init_ttl? number seconds that such a key lives
+---@return number? sum
+---@return string? error `not found`, `not a number`, `no memory`
+---@return boolean? forcible with `init`: whether others had to go
+function DICT:incr(key, value, init, init_ttl) end
+
+---Put a value before the first one of a list.
+---@param key string
+---@param value string|number
+---@return integer|false? length of the list
+---@return string? error `value not a list`, `no memory`, `bad value type`
+function DICT:lpush(key, value) end
+
+---Put a value behind the last one of a list.
+---@param key string
+---@param value string|number
+---@return integer|false? length
+---@return string? error
+function DICT:rpush(key, value) end
+
+---Take the first value of a list.
+---@param key string
+---@return string|number? value
+---@return string? error `value not a list`
+function DICT:lpop(key) end
+
+---Take the last value of a list.
+---@param key string
+---@return string|number? value
+---@return string? error
+function DICT:rpop(key) end
+
+---@param key string
+---@return integer? length 0 where there is no list
+---@return string? error `value not a list`
+function DICT:llen(key) end
+
+---@param key string
+---@return number? seconds until it expires: 0 for never, negative when it has expired and was not removed yet
+---@return string? error `not found`
+function DICT:ttl(key) end
+
+---Set when a key expires.
+---@param key string
+---@param exptime number seconds from now, 0 for never
+---@return boolean? ok
+---@return string? error `not found`
+function DICT:expire(key, exptime) end
+
+---Let everything expire. The memory is freed when it is needed, or by `flush_expired`.
+function DICT:flush_all() end
+
+---Remove what has expired.
+---@param max_count? integer how many at most; 0, the default, for all
+---@return integer removed
+function DICT:flush_expired(max_count) end
+
+---The keys, those not used for longest first. All workers wait meanwhile.
+---@param max_count? integer how many at most, 1024 by default; 0 for all
+---@return string[]
+function DICT:get_keys(max_count) end
+
+---The size of the configuration, in bytes.
+---@return integer
+function DICT:capacity() end
+
+---Bytes of the pages of 4096 that are not used at all; there can be room when it is 0.
+---@return integer
+function DICT:free_space() end
 
 -- ---------------------------------------------------------------- constants
 
