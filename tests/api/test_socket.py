@@ -238,6 +238,9 @@ def reader() -> Any:
         files=[],
     )
     vm.run(b"local rt = ... rt.raw_log = function() end", "=test")
+    vm.set(
+        "main_location", {"socket": {"connect_timeout": 1, "send_timeout": 1, "read_timeout": 1}}
+    )
     vm.load_file(API / "socket.lua")
     code = b"""
         local rt = ...
@@ -661,6 +664,27 @@ class TestLifetime:
                 conn = next(conn for conn in running.worker.connections.values() if conn.request)
                 conn.request.cancel_scope.cancel()
                 await trio.testing.wait_all_tasks_blocked()
+                assert running.worker.runtime.sockets.open == peer.open == 0
+
+    async def test_in_a_timer(self, serve: Serve, autojump_clock: Any) -> None:
+        async with upstream(echo) as peer:
+            code = f"""
+                ngx.timer.at(0, function()
+                    local sock = ngx.socket.connect("127.0.0.1", {peer.port})
+                    sock:send("x\\n")
+                    ngx.log(ngx.WARN, "timer: ", sock:receive())
+                    sock:settimeout(100)
+                    sock:receive()
+                end)
+            """
+            conf = nginx(
+                "location /t { return 200 ok; }",
+                f"lua_socket_log_errors off; init_worker_by_lua_block {{ {code} }}",
+            )
+            async with serve(conf) as running:
+                await trio.sleep(1)
+                assert "timer: x" in running.log.text(5)
+                assert "timed out" not in running.log.text()
                 assert running.worker.runtime.sockets.open == peer.open == 0
 
     async def test_not_in_other_phases(self, serve: Serve) -> None:

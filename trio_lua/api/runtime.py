@@ -248,6 +248,7 @@ class Runtime:
             },
             files=[_HEAD, *_SHM, *family_files(), *files],
         )
+        vm.set("main_location", {"socket": self.sockets.constants(http.settings)})
         self.regexes = Regexes(vm)
         call = vm.export("shared_call")
         #: The shared dictionaries by name.

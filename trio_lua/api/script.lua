@@ -58,7 +58,7 @@ function rt.export.run_script(path)
         end
         chunks[i] = fn
     end
-    local owner = { id = 0, fake = true, phase = TIMER, loc = {}, start = rt.py.now() }
+    local owner = { id = 0, fake = true, phase = TIMER, loc = rt.main_location, start = rt.py.now() }
     return rt.start_thread(owner, function()
         for i = 1, #libraries do
             _G[libraries[i]] = require(libraries[i])

@@ -27,14 +27,9 @@ local LARGE = 65536
 -- A line, or data in front of a pattern, that is longer is refused: it would fill the memory.
 local MAX_SEARCH = 64 * 1024 * 1024
 
--- What the lua_socket_* directives say by default: for code that runs in no location.
-local DEFAULTS = {
-    connect_timeout = 60, send_timeout = 60, read_timeout = 60, buffer_size = 4096, pool_size = 30,
-    keepalive_timeout = 60, log_errors = true, check_client_abort = false, resolver = 0, resolver_timeout = 30,
-}
-
+-- What the lua_socket_* directives say; for code that runs in no location, those of the http block.
 local function settings(r)
-    return r.loc.socket or DEFAULTS
+    return r.loc.socket or rt.main_location.socket
 end
 rt.socket_settings = settings
 

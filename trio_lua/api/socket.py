@@ -16,6 +16,7 @@ from typing import Any
 
 import trio
 
+from trio_lua.config.model import Settings
 from trio_lua.config.units import parse_time
 from trio_lua.errors import ConfigError, TrioLuaError
 from trio_lua.lua.ops import OpTable
@@ -126,8 +127,33 @@ class Sockets:
         self.pools.close()
         self.watcher.close()
 
-    def resolver_number(self, words: tuple[str, ...]) -> int:
-        """The number of the resolver that a ``resolver`` directive describes; 0 without one."""
+    def constants(self, settings: Settings) -> dict[str, object]:
+        """What ``socket.lua`` reads of a location (``r.loc.socket``)."""
+        return {
+            "connect_timeout": settings.lua_socket_connect_timeout,
+            "send_timeout": settings.lua_socket_send_timeout,
+            "read_timeout": settings.lua_socket_read_timeout,
+            "buffer_size": settings.lua_socket_buffer_size,
+            "pool_size": settings.lua_socket_pool_size,
+            "keepalive_timeout": settings.lua_socket_keepalive_timeout,
+            "log_errors": settings.lua_socket_log_errors,
+            "check_client_abort": settings.lua_check_client_abort,
+            "resolver": self._resolver_number(settings.resolver),
+            "resolver_timeout": settings.resolver_timeout,
+            "tls": self._tls_number(
+                TlsSettings(
+                    settings.lua_ssl_protocols,
+                    settings.lua_ssl_ciphers,
+                    settings.lua_ssl_verify_depth,
+                    settings.lua_ssl_trusted_certificate,
+                    settings.lua_ssl_crl,
+                    settings.lua_ssl_certificate,
+                    settings.lua_ssl_certificate_key,
+                )
+            ),
+        }
+
+    def _resolver_number(self, words: tuple[str, ...]) -> int:
         if not words:
             return 0
         number = self._numbers.get(words)
@@ -249,8 +275,7 @@ class Sockets:
 
     # ---------------------------------------------------------------------- TLS
 
-    def tls_number(self, settings: TlsSettings) -> int:
-        """The number of TLS settings."""
+    def _tls_number(self, settings: TlsSettings) -> int:
         if settings not in self._tls_settings:
             self._tls_settings.append(settings)
         return self._tls_settings.index(settings)

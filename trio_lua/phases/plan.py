@@ -23,7 +23,6 @@ from trio_lua.config.model import (
     Settings,
     Template,
 )
-from trio_lua.net.tls import TlsSettings
 from trio_lua.phases.access import Rules
 from trio_lua.phases.filters import filter_constants
 from trio_lua.phases.matcher import LocationTable, ServerTable, server_tables
@@ -320,31 +319,7 @@ class Plans:
             "body_buffer_size": settings.client_body_buffer_size,
             "released_early": bool(plan.chain) and not plan.has_log,
         }
-        values["socket"] = {
-            "connect_timeout": settings.lua_socket_connect_timeout,
-            "send_timeout": settings.lua_socket_send_timeout,
-            "read_timeout": settings.lua_socket_read_timeout,
-            "buffer_size": settings.lua_socket_buffer_size,
-            "pool_size": settings.lua_socket_pool_size,
-            "keepalive_timeout": settings.lua_socket_keepalive_timeout,
-            "log_errors": settings.lua_socket_log_errors,
-            "check_client_abort": settings.lua_check_client_abort,
-            "resolver": runtime.sockets.resolver_number(settings.resolver),
-            "resolver_timeout": settings.resolver_timeout,
-            "tls": runtime.sockets.tls_number(
-                TlsSettings(
-                    settings.lua_ssl_protocols,
-                    settings.lua_ssl_ciphers,
-                    settings.lua_ssl_verify_depth,
-                    settings.lua_ssl_trusted_certificate,
-                    settings.lua_ssl_crl,
-                    settings.lua_ssl_certificate,
-                    settings.lua_ssl_certificate_key,
-                )
-            ),
-        }
-        if not settings.uninitialized_variable_warn:
-            values["uninitialized_variable_warn"] = False
+        values["socket"] = runtime.sockets.constants(settings)
         if settings.keepalive_header is not None:
             values["keepalive_header"] = str(settings.keepalive_header)
         values.update(filter_constants(settings, runtime))

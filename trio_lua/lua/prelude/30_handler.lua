@@ -280,6 +280,9 @@ local function run_init(factory, env)
 end
 rt.run_init = run_init
 
+-- What a request reads of its location, for code that runs in none.
+rt.main_location = {}
+
 -- init_by_lua and the like: no request at all (init) or one without a client (init_worker).
 function rt.export.run_main(id, path, phase)
     local factory, err
@@ -299,7 +302,7 @@ function rt.export.run_main(id, path, phase)
         end
         return false, why
     end
-    return run_sync({ id = 0, fake = true, phase = phase, loc = {}, start = 0 }, phase, factory())
+    return run_sync({ id = 0, fake = true, phase = phase, loc = rt.main_location, start = 0 }, phase, factory())
 end
 
 -- Line 12 of a chunk of this name is where OpenResty's own guard logs, so log filters know it.
