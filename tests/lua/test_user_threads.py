@@ -120,7 +120,6 @@ async def test_operations_of_several_threads(lua: Lua, autojump_clock: Clock) ->
         """
     assert await lines(lua, code) == ["a 1", "entry 1.5", "b 2", "a 1", "1", "alone 1"]
     assert not lua.rt.driver._runs
-    assert not lua.rt.driver._scopes
 
 
 async def test_an_operation_that_raises(lua: Lua) -> None:
@@ -133,7 +132,6 @@ async def test_an_operation_that_raises(lua: Lua) -> None:
     with pytest.raises(ValueError, match="a defect"):
         await lua.run(f"ngx.thread.spawn(function() rt.suspend({number}) end) ngx.sleep(5)")
     assert lua.rt.vm.export("live")()[1] == 0
-    assert not lua.rt.driver._scopes
 
 
 # ------------------------------------------------------------------------------------------- wait
@@ -421,7 +419,6 @@ async def test_cancelling_ends_all_threads(lua: Lua, autojump_clock: Clock) -> N
     assert scope.cancelled_caught
     assert lua.rt.vm.export("live")()[1] == 0
     assert not lua.rt.driver._runs
-    assert not lua.rt.driver._scopes
     await lua.run("out(package.loaded.sem:count()) package.loaded.sem:post()")
     await trio.sleep(100)
     assert lua.take() == [["0"]]

@@ -335,7 +335,6 @@ def run(lua: Lua, program: list[Step]) -> tuple[Any, list[str]]:
         driver = lua.rt.driver
         assert lua.rt.vm.export("live")()[1] == 0
         assert not driver._runs
-        assert not driver._scopes
         await trio.sleep(100)
         assert lua.take() == []
         outcome = {None: "done", Outcome.EXIT: "exit", Outcome.FAILED: "failed"}
@@ -388,7 +387,6 @@ def test_cancelled_programs(lua: Lua, program: list[Step], seconds: int, operati
         lua.take()
         assert lua.rt.vm.export("live")()[1] == 0
         assert not lua.rt.driver._runs
-        assert not lua.rt.driver._scopes
         await trio.sleep(100)
         assert lua.take() == []
 

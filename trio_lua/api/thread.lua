@@ -4,7 +4,7 @@ local rt = ...
 
 local S, ngx = rt.S, rt.ngx
 local type, error, select, unpack = type, error, select, unpack
-local running, getinfo = coroutine.running, debug.getinfo
+local getinfo, own_coroutine = debug.getinfo, rt.own_coroutine
 local checker, user_thread, reap = rt.checker, rt.user_thread, rt.reap
 
 local thread = {}
@@ -38,7 +38,7 @@ function thread.wait(...)
     if n == 0 then
         error("at least one coroutine should be specified", 2)
     end
-    local self = running()
+    local self = own_coroutine()
     local list, n_list = {}, 0
     for i = 1, n do
         local co = select(i, ...)
@@ -82,7 +82,7 @@ function thread.kill(co)
         error("no co ctx found", 2)
     elseif th == nil then
         return nil, "not user thread"
-    elseif parent ~= running() then
+    elseif parent ~= own_coroutine() then
         return nil, "killer not parent"
     elseif th.subrequests then
         return nil, "pending subrequests"

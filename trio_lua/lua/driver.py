@@ -111,19 +111,21 @@ class _Run:
         result: What Lua has told the task and the task has not taken yet; None for nothing.
         error: What an operation has raised.
         branches: Operations that wait for a nursery.
-        completed: Operations that have ended: their number, thread and results.
+        completed: Operations that have ended: number, thread, scope and results.
         nursery: Where operations run; None until there are some.
+        scopes: Of the last operation that was a task, by thread.
     """
 
-    __slots__ = ("_task", "branches", "completed", "error", "nursery", "owner", "result")
+    __slots__ = ("_task", "branches", "completed", "error", "nursery", "owner", "result", "scopes")
 
     def __init__(self, owner: Owner) -> None:
         self.owner = owner
         self.result: Any = None
         self.error: Exception | None = None
         self.branches: list[tuple[int, trio.CancelScope, tuple[Any, ...]]] = []
-        self.completed: list[tuple[int, int, tuple[Any, ...]]] = []
+        self.completed: list[tuple[int, int, trio.CancelScope, tuple[Any, ...]]] = []
         self.nursery: trio.Nursery | None = None
+        self.scopes: dict[int, trio.CancelScope] = {}
         self._task: trio.lowlevel.Task | None = None
 
     async def wait(self) -> None:
@@ -135,6 +137,11 @@ class _Run:
 
         self._task = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def forget(self, thread: int, scope: trio.CancelScope) -> None:
+        """An operation is over; its thread may have begun another one, if it was cancelled."""
+        if self.scopes.get(thread) is scope:
+            del self.scopes[thread]
 
     def wake(self) -> None:
         """Let the run's task look, if it waits."""
@@ -156,9 +163,7 @@ class Driver:
         #: Operations that leave the inline run themselves, if they have to wait.
         self._inline = table.inline
         self._runs: dict[int, _Run] = {}
-        #: Scopes of the operations that run as tasks, by thread.
-        self._scopes: dict[int, trio.CancelScope] = {}
-        #: How many there have been.
+        #: How many operations have been tasks.
         self._count = 0
         self._alarm = math.inf
         self._sleep: trio.CancelScope | None = None
@@ -223,8 +228,6 @@ class Driver:
             self._drop(number)
             raise
         finally:
-            for *_, operation in run.branches:
-                del self._scopes[operation[0]]
             del self._runs[number]
 
     async def _run_tasks(self, number: int, run: _Run) -> Any:
@@ -260,8 +263,10 @@ class Driver:
                 if run.error is not None:
                     raise run.error
                 completed, run.completed = run.completed, []
-                for _, thread, values in sorted(completed):
-                    self._take(run, self._resume(thread, *values))
+                for _, thread, scope, values in sorted(completed):
+                    run.forget(thread, scope)
+                    if not scope.cancel_called:
+                        self._take(run, self._resume(thread, *values))
             result, run.result = run.result, None
             if type(result) is not tuple or result[0] != 1:
                 return result
@@ -276,7 +281,7 @@ class Driver:
                 return
             if op is not True:
                 break
-            scope = self._scopes[result[3]] = trio.CancelScope()
+            scope = run.scopes[result[3]] = trio.CancelScope()
             self._count += 1
             branch = (self._count, scope, result[3:])
             if run.nursery is not None:
@@ -295,23 +300,21 @@ class Driver:
         thread, op, *args = operation
         try:
             with scope:
-                if scope.cancel_called:
-                    return
-                values = await self._ops[op](run.owner, *args)
+                if not scope.cancel_called:
+                    values = await self._ops[op](run.owner, *args)
+                    run.completed.append((number, thread, scope, values))
+                    run.wake()
         except Exception as error:
             run.error = error
-        else:
-            if not scope.cancel_called:
-                run.completed.append((number, thread, values))
-        finally:
-            del self._scopes[thread]
-        run.wake()
+            run.wake()
+        if scope.cancel_called:
+            run.forget(thread, scope)
 
-    def _cancel_op(self, thread: int) -> None:
-        """``rt.py.cancel_op``: the thread is gone, and what it waits for goes, too."""
-        scope = self._scopes.get(thread)
-        if scope is not None:
-            scope.cancel()
+    def _cancel_op(self, number: int, thread: int) -> None:
+        """``rt.py.cancel_op``: what a thread of a run waits for is over, with or without the thread."""
+        run = self._runs.get(number)
+        if run is not None and thread in run.scopes:
+            run.scopes[thread].cancel()
 
     # ------------------------------------------------------------------- clock
 

@@ -31,7 +31,7 @@ local raw_status, raw_running, raw_wrap = coroutine.status, coroutine.running, c
 local error, type, tostring, select, setmetatable, pairs = error, type, tostring, select, setmetatable, pairs
 local getinfo, getlocal = debug.getinfo, debug.getlocal
 local concat, sub, match = table.concat, string.sub, string.match
-local next = next
+local next, unpack = next, unpack
 local band = require("bit").band
 
 local DONE, SUSPENDED, FAILED, EXIT, EXEC, JUMP = 0, 1, 2, 3, 4, 5
@@ -206,6 +206,9 @@ local function discard(th)
         th.cancel = nil
         cancel(th)
     end
+    if th.scope then
+        rt.abandon_scopes(th)
+    end
 end
 
 -- The end of a run, whatever its threads do.
@@ -239,6 +242,17 @@ end
 -- Threads of a run that may go on one after the other before others get their turn.
 local MAX_STEPS = 1000
 
+-- Let a thread go on with these results. It waits in Lua and its th.cancel has been called, or it is new.
+function rt.ready(th, ...)
+    local run = th.run
+    th.values = { n = select("#", ...), ... }
+    post(run, th)
+    local running = S.th
+    if not running or running.run ~= run then
+        rt.defer(run)
+    end
+end
+
 -- Run the threads that can go on, until there is something to tell.
 proceed = function(run)
     local queue = run.queue
@@ -255,10 +269,13 @@ proceed = function(run)
         queue[first] = nil
         queue.first = first + 1
         if threads[th.id] == th then
-            local child = th.spawned
+            local child, values = th.spawned, th.values
             if child then
                 th.spawned = nil
                 return go_on(th, child)
+            elseif values then
+                th.values = nil
+                return go_on(th, unpack(values, 1, values.n))
             end
             return go_on(th)
         end
@@ -345,15 +362,28 @@ end
 
 -- What a user thread waits for outside of Lua is a task, which rt.py.cancel_op ends.
 local function cancel_op(th)
-    rt.py.cancel_op(th.id)
+    rt.py.cancel_op((th.run or th).id, th.id)
 end
+
+-- Operations that are no point at which a thread can be cancelled.
+local uncancelled = {}
+rt.uncancelled = uncancelled
+
+-- In front of the results of an operation: a scope is cancelled (25_scope.lua).
+local CANCEL = {}
 
 -- A thread has suspended that is not alone, or whose operation is answered here.
 local function suspended(th, op, ...)
-    local run = th.run or th
+    local run, scope = th.run or th, th.scope
+    if scope then
+        local target = rt.cancelled_scope(scope)
+        if target and not uncancelled[op] then
+            return go_on(th, CANCEL, target)
+        end
+    end
     if op < 0 then
         return answers[op](th, run, ...)
-    elseif run.live == 1 and not run.dormant then
+    elseif run.live == 1 and not run.dormant and not scope then
         return SUSPENDED, th.id, op, ...
     end
     th.cancel = cancel_op
@@ -457,47 +487,75 @@ end
 -- ------------------------------------------------------------------ user threads
 
 -- A user thread runs at once; who spawned it goes on behind those that can already.
-local SPAWN = rt.add_answer(function(th, run, co, parent, ...)
+local function share(run)
     if not run.members then
         run.run, run.members, run.zombies, run.live = run, { [run] = true }, {}, 1
     end
+end
+rt.share_run = share
+
+-- Make a thread of a run, in the coroutine co, which the coroutine `parent` (or nobody) may wait for.
+local function new_thread(run, co, parent)
+    share(run)
     local id = last_id + 1
     last_id = id
-    local child = { id = id, r = th.r, co = co, run = run, user = true, start = rt.now() }
+    local child = { id = id, r = run.r, co = co, run = run, user = true, start = rt.now() }
     threads[id] = child
     thread_of[co] = child
     parent_of[co] = parent
     run.members[child] = true
     run.live = run.live + 1
+    return child
+end
+
+local SPAWN = rt.add_answer(function(th, run, co, parent, ...)
+    local child = new_thread(run, co, parent)
     th.spawned = co
     post(run, th)
     return go_on(child, ...)
 end)
+uncancelled[SPAWN] = true
 
 -- Start `f(...)` as a user thread of the running one: its coroutine.
 function rt.spawn(f, ...)
-    return suspend(SPAWN, raw_create(user_body), raw_running(), f, ...)
+    return suspend(SPAWN, raw_create(user_body), rt.own_coroutine(), f, ...)
+end
+
+-- A user thread that nobody waits for and that begins when the running one suspends.
+function rt.start_soon(f, ...)
+    local th = S.th
+    local child = new_thread(th.run or th, raw_create(user_body))
+    rt.ready(child, f, ...)
+    return child
+end
+
+local function stop_waiting(th)
+    local list = th.waits
+    th.waits = nil
+    for i = 1, list.n do
+        list[i].waiter = nil
+    end
 end
 
 local WAIT = rt.add_answer(function(th, run, list, n)
     for i = 1, n do
         list[i].waiter = th
     end
-    th.waits = true
+    list.n = n
+    th.waits, th.cancel = list, stop_waiting
     return proceed(run)
 end)
 
-local function waited(list, n, ...)
-    S.th.waits = nil
-    for i = 1, n do
-        list[i].waiter = nil
-    end
+local function waited(...)
+    local th = S.th
+    th.cancel = nil
+    stop_waiting(th)
     return ...
 end
 
 -- Wait for the first of `list`, n user threads that have not ended.
 function rt.wait_threads(list, n)
-    return waited(list, n, suspend(WAIT, list, n))
+    return waited(suspend(WAIT, list, n))
 end
 
 -- The user thread of a coroutine, and the coroutine that spawned it; nil when there is none, false when
@@ -529,7 +587,7 @@ function rt.kill_thread(th)
     run.members[th] = nil
     discard(th)
     thread_of[co] = th
-    th.co, th.run, th.waiter, th.state = nil, nil, nil, "dead"
+    th.co, th.run, th.waiter, th.scope, th.state = nil, nil, nil, nil, "dead"
 end
 
 local REST = rt.add_answer(function(th, run)
@@ -830,6 +888,9 @@ local function co_status(co)
     wrapped(S.r)
     return status_of(co)
 end
+
+rt.marks = { OP = OP, RELAYED = RELAYED, END = END, LEAVE = LEAVE, CANCEL = CANCEL }
+rt.yield_upwards = yield_upwards
 
 coroutine._create, coroutine._resume, coroutine._yield = raw_create, raw_resume, raw_yield
 coroutine._wrap, coroutine._status = raw_wrap, raw_status
