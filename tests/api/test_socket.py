@@ -69,7 +69,9 @@ class TestReceive:
         assert lines == ["one", "two", "abc,de,.", "12345", "again:", "nilclosed", "nilclosed"]
         assert log.startswith("attempt to receive data on a closed socket: u:")
 
-    async def test_partial_data_comes_with_each_error(self, serve: Serve) -> None:
+    async def test_partial_data_comes_with_each_error(
+        self, serve: Serve, autojump_clock: Any
+    ) -> None:
         code = """
             sock:settimeout(5)
             local _, err, partial = sock:receive(100)
@@ -196,7 +198,9 @@ class TestReceiveUntil:
             "nil closed xyz",
         ]
 
-    async def test_reading_goes_on_behind_a_timeout(self, serve: Serve) -> None:
+    async def test_reading_goes_on_behind_a_timeout(
+        self, serve: Serve, autojump_clock: Any
+    ) -> None:
         code = """
             sock:settimeout(5)
             local it = sock:receiveuntil("ab")
@@ -321,6 +325,11 @@ class TestAgainstAModel:
             if piece.startswith(b"D"):
                 assert len(piece) - 1 < size + 2 * len(pattern)
 
+    def test_what_is_too_long(self, reader: Any) -> None:
+        pieces = [b"x" * 2**22] * 17
+        found = reader(b"y", 0, False, *pieces)
+        assert len(found) == 1 + 17 * 2**22
+
 
 def cut(text: bytes, data: st.DataObject) -> list[bytes]:
     places = sorted(data.draw(st.sets(st.integers(1, max(1, len(text) - 1)), max_size=4)))
@@ -337,7 +346,9 @@ class TestSend:
         """
         assert (await run(serve, code))[0] == ["32343", "300", "abc121.5truenilxy3"]
 
-    async def test_timeout_closes_the_writing_side_only(self, serve: Serve) -> None:
+    async def test_timeout_closes_the_writing_side_only(
+        self, serve: Serve, autojump_clock: Any
+    ) -> None:
         code = """
             sock:settimeouts(100, 5, 100)
             ngx.say(sock:send(string.rep("x", 16 * 1024 * 1024)))
@@ -612,6 +623,52 @@ class TestPool:
                 assert answers["b"] == ["timeout"]
                 assert "lua tcp socket queued connect timed out" in running.log.text(4)
                 assert peer.accepted == 2
+
+
+class TestThreads:
+    async def test_one_reader_and_one_writer(self, serve: Serve) -> None:
+        code = """
+            local reader = ngx.thread.spawn(function() return sock:receive() end)
+            ngx.say(sock:receive())
+            ngx.say(sock:receiveany(1))
+            ngx.say(sock:receiveuntil("x")())
+            ngx.say(sock:connect("127.0.0.1", port))
+            ngx.say(sock:setkeepalive())
+            ngx.say(sock:close())
+            ngx.say(sock:send("line\\n"))
+            ngx.say(select(2, ngx.thread.wait(reader)))
+            local writer = ngx.thread.spawn(function()
+                return sock:send(string.rep("x", 32 * 1024 * 1024))
+            end)
+            ngx.say(sock:send("y"))
+            ngx.say(sock:close())
+            ngx.thread.kill(writer)
+            ngx.say(sock:close())
+        """
+
+        async def one_line(stream: trio.SocketStream) -> None:
+            await stream.send_all(await stream.receive_some())
+            await trio.sleep_forever()
+
+        async with upstream(one_line) as peer:
+            start = f"local port = {peer.port} local sock = ngx.socket.connect('127.0.0.1', port)"
+            async with serve(page(start + code)) as running:
+                assert await body(running) == [
+                    *["nilsocket busy reading"] * 6,
+                    "5",
+                    "line",
+                    *["nilsocket busy writing"] * 2,
+                    "nilclosed",
+                ]
+
+    async def test_a_killed_reader_closes(self, serve: Serve) -> None:
+        code = """
+            local reader = ngx.thread.spawn(function() sock:receive() end)
+            ngx.thread.kill(reader)
+            ngx.sleep(0.001)
+            ngx.say(sock:send("x"))
+        """
+        assert (await run(serve, code, silent))[0] == ["nilclosed"]
 
 
 class TestLifetime:

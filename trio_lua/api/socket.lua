@@ -68,11 +68,26 @@ local function kind_of(value)
     return value == nil and "nil" or type(value)
 end
 
+-- A thread that was killed while it waited in a socket has closed it.
+local function abandoned(u)
+    local reader, writer, connecting = u.reader, u.writer, u.connecting
+    if (reader and not threads[reader]) or (writer and not threads[writer])
+        or (connecting and not threads[connecting]) then
+        u.reader, u.writer, u.connecting = nil, nil, nil
+        u.finalize(u)
+    end
+end
+
+-- The state of a socket, nil when it has never been connected.
 local function object(sock, level)
     if type(sock) ~= "table" then
         arg_error(1, "table expected, got " .. kind_of(sock), level or 3)
     end
-    return sock[STATE]
+    local u = sock[STATE]
+    if u and (u.reader or u.writer or u.connecting) then
+        abandoned(u)
+    end
+    return u
 end
 rt.socket_object = object
 
@@ -101,13 +116,13 @@ local function closed(r, doing)
     return nil, "closed"
 end
 
--- Whether a thread waits in this socket; one that was killed does not, and has closed it.
+-- What a socket is busy with: a thread waits in it.
 local function busy(u)
-    if u.connecting and threads[u.connecting] then
+    if u.connecting then
         return "socket busy connecting"
-    elseif u.reader and threads[u.reader] then
+    elseif u.reader then
         return "socket busy reading"
-    elseif u.writer and threads[u.writer] then
+    elseif u.writer then
         return "socket busy writing"
     end
 end
@@ -333,9 +348,9 @@ local function to_read(sock, quiet)
     if u.r ~= r then
         error("bad request", 3)
     end
-    if u.connecting and threads[u.connecting] then
+    if u.connecting then
         return nil, "socket busy connecting"
-    elseif u.reader and threads[u.reader] then
+    elseif u.reader then
         return nil, "socket busy reading"
     end
     return u
@@ -644,9 +659,9 @@ function methods.send(...)
     if u.r ~= r then
         error("bad request", 2)
     end
-    if u.connecting and threads[u.connecting] then
+    if u.connecting then
         return nil, "socket busy connecting"
-    elseif u.writer and threads[u.writer] then
+    elseif u.writer then
         return nil, "socket busy writing"
     end
     if type(data) ~= "string" then

@@ -1,0 +1,111 @@
+"""Pools without Lua: turns, counts, and who comes first."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+import trio
+import trio.testing
+
+from trio_lua.net.errors import SocketError
+from trio_lua.net.poller import Watcher
+from trio_lua.net.pool import Pool, Pools
+
+
+class Link:
+    """A connection whose other end stays open."""
+
+    def __init__(self) -> None:
+        self.sock, self.peer = socket.socketpair()
+        self.reused = 0
+
+
+@pytest.fixture
+def pools() -> Iterator[Pools]:
+    watcher = Watcher()
+    made = Pools(watcher)
+    yield made
+    made.close()
+    watcher.close()
+
+
+def rest(pool: Pool, seconds: float = 60) -> Link:
+    link = Link()
+    pool.keep(link, seconds, True)
+    link.peer.close()
+    return link
+
+
+async def test_last_in_first_out(pools: Pools) -> None:
+    pool = pools.open(b"k", 2)
+    for _ in range(3):
+        assert pool.admit() is False
+    first, second, third = rest(pool), rest(pool), rest(pool)
+    assert first.sock.fileno() == -1  # there is room for two
+    assert pool.connections == 2
+    assert pool.take() is third
+    assert pool.take() is second
+    assert pool.take() is None
+    assert second.reused == 1
+    for link in (second, third):
+        link.sock.close()
+        pool.release()
+    assert pools.get(b"k") is None
+
+
+async def test_turns(pools: Pools) -> None:
+    pool = pools.open(b"k", 1, 2)
+    assert [pool.admit() for _ in range(3)] == [False, True, True]
+    with pytest.raises(SocketError, match="too many waiting connect operations"):
+        pool.admit()
+    order: list[str] = []
+
+    async def wait(name: str) -> None:
+        await pool.wait_turn()
+        order.append(name)
+
+    async with trio.open_nursery() as nursery:
+        for name in "ab":
+            nursery.start_soon(wait, name)
+            await trio.testing.wait_all_tasks_blocked()
+        pool.release()
+        await trio.testing.wait_all_tasks_blocked()
+        assert order == ["a"]
+        pool.release()
+    assert order == ["a", "b"]
+    pool.release()
+    assert pools.get(b"k") is None
+
+
+async def test_another_one_takes_what_rests(pools: Pools) -> None:
+    pool = pools.open(b"k", 1, 1)
+    assert [pool.admit() for _ in range(2)] == [False, True]
+    got: list[object] = []
+
+    async def wait() -> None:
+        got.append(await pool.wait_turn())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        link = rest(pool)
+        assert pool.take() is link  # before the waiting task runs
+        await trio.testing.wait_all_tasks_blocked()
+        assert not got
+        pool.keep(link, 60, True)
+    assert got == [link]
+    link.sock.close()
+    pool.release()
+
+
+async def test_who_waits_may_leave(pools: Pools) -> None:
+    pool = pools.open(b"k", 1, 1)
+    assert [pool.admit() for _ in range(2)] == [False, True]
+    with trio.move_on_after(0):
+        await pool.wait_turn()
+    pool.release()
+    assert pool.connections == 1
+    pool.release()
+    assert pools.get(b"k") is None
