@@ -141,6 +141,9 @@ class FakeExchange:
         for name in names:
             self.response_headers.pop(name, None)
 
+    def compresses(self, content_type: bytes, length: int) -> bool:
+        return False
+
     async def send(self, data: bytes, *, last: bool = False) -> None:
         assert not self.ended
         self.header_sent = True

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
-from serving import MemoryLog, config, location
+from serving import MemoryLog, config, location, nginx
 
 from trio_lua.config.model import Settings
 from trio_lua.server.worker import Worker
@@ -263,3 +264,49 @@ async def test_an_idle_server_has_nothing_to_do(mock_clock: trio.testing.MockClo
         await trio.testing.wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().seconds_to_next_deadline == float("inf")
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("sent", "line"),
+    [
+        (b"", "client closed connection while waiting for request, client: unix:, server: "),
+        (
+            b"GET /x",
+            'client prematurely closed connection while reading client request line, client: unix:, server: , request: "GET /x"',
+        ),
+        (
+            b"GET /x HTTP/1.1\r\nHost: a\r\nX",
+            "client prematurely closed connection while reading client request headers, client: unix:, server: , "
+            'request: "GET /x HTTP/1.1", host: "a"',
+        ),
+        (b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", "client unix: closed keepalive connection"),
+    ],
+)
+async def test_log_lines_of_clients_that_leave(serve: Serve, sent: bytes, line: str) -> None:
+    async with serve(nginx("location / { return 200 hello; }")) as running:
+        client = await running.connect()
+        if sent:
+            await client.send(sent)
+        if line.endswith("keepalive connection"):
+            await client.response()
+        await trio.testing.wait_all_tasks_blocked()
+        await client.aclose()
+        while "client " not in running.log.text(7):
+            await trio.lowlevel.checkpoint()
+        [(level, text)] = running.log.records
+        assert level == 7
+        assert text.startswith(line)
+
+
+async def test_a_compressed_file_has_no_ranges(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("0123456789" * 100)
+    (tmp_path / "b.txt").write_text("0123456789")
+    server = f"root {tmp_path}; gzip on; gzip_types text/plain;"
+    async with serve(nginx(server)) as running:
+        client = await running.connect()
+        ranged, accepts = "Range: bytes=2-4", "Accept-Encoding: gzip"
+        status, headers, _body = await client.get("/a.txt", ranged, accepts)
+        assert (status, headers["content-encoding"]) == (200, "gzip")
+        assert "accept-ranges" not in headers
+        assert (await client.get("/a.txt", ranged))[::2] == (206, b"234")
+        assert (await client.get("/b.txt", ranged, accepts))[::2] == (206, b"234")

@@ -85,7 +85,8 @@ async def test_body(serve: Serve, autojump_clock: Any) -> None:
         start = trio.current_time()
         assert await client.rest() == b""
         assert trio.current_time() - start == near(5)
-        assert "client timed out (110: Connection timed out)" in running.log.text(7)
+        # of this nginx writes no line
+        assert "timed out" not in running.log.text(7)
 
 
 async def test_reader_that_does_not_read(serve: Serve, autojump_clock: Any) -> None:

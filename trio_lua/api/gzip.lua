@@ -4,7 +4,7 @@
 
 local rt = ...
 
-local ngx, py = rt.ngx, rt.py
+local ngx, py, requests = rt.ngx, rt.py, rt.requests
 local find, sub, match, lower, gmatch, format, byte =
     string.find, string.sub, string.match, string.lower, string.gmatch, string.format, string.byte
 local tonumber, floor = tonumber, math.floor
@@ -124,18 +124,27 @@ local function deflate(r, data, last)
     return out
 end
 
+-- Whether the location compresses such a response for those who take it.
+local function fits(gzip, ct, length)
+    if not ct or (length and length < gzip.min_length) then
+        return false
+    end
+    local types = gzip.types
+    return types["*"] or types[lower(match(ct, "^[^;]*"))] or false
+end
+
+-- A compressed response has no ranges, so files have to know before they look at them.
+function rt.export.compresses(id, ct, length)
+    local r = requests[id]
+    return fits(r.loc.gzip, ct, length) and takes_gzip(r)
+end
+
 function rt.header_filters.gzip(r, status)
     if (status ~= 200 and status ~= 403 and status ~= 404) or r.body_dropped then
         return
     end
     local at = find_header(r, "content-encoding")
-    local gzip = r.loc.gzip
-    local ct = r.ct
-    if (at and r.hout[at + 1] ~= "") or (r.cl and r.cl < gzip.min_length) or not ct then
-        return
-    end
-    local types = gzip.types
-    if not types["*"] and not types[lower(match(ct, "^[^;]*"))] then
+    if (at and r.hout[at + 1] ~= "") or not fits(r.loc.gzip, r.ct, r.cl) then
         return
     end
     vary(r)

@@ -131,9 +131,10 @@ class Regexes:
 def _default_path(prefix: str) -> tuple[str, str]:
     path = os.environ.get("LUA_PATH", "")
     standard = (
-        "./?.lua;/usr/local/share/lua/5.1/?.lua;/usr/local/share/lua/5.1/?/init.lua;"
+        "./?.lua;/usr/local/share/luajit-2.1/?.lua;"
+        "/usr/local/share/lua/5.1/?.lua;/usr/local/share/lua/5.1/?/init.lua;"
         "/usr/local/lib/lua/5.1/?.lua;/usr/local/lib/lua/5.1/?/init.lua;"
-        "/usr/share/lua/5.1/?.lua;/usr/share/lua/5.1/?/init.lua"
+        "/usr/share/luajit-2.1/?.lua;/usr/share/lua/5.1/?.lua;/usr/share/lua/5.1/?/init.lua"
     )
     cpath = os.environ.get("LUA_CPATH", "")
     cstandard = (
@@ -312,6 +313,7 @@ class Runtime:
         self.timers = export("timers")
         self.set_request_header = export("set_request_header")
         self.run_hook = export("run_hook")
+        self.compresses = export("compresses")
         self.run_content_hook = export("run_content_hook")
         self.driver.bind(export)
         self._handlers: dict[int, tuple[LuaCode, int]] = {}

@@ -175,6 +175,18 @@ class H11Request:
         self._chunks: ChunkedDecoder | None = None
 
     @property
+    def progress(self) -> tuple[str, bytes, bytes]:
+        """How far an incomplete head has come: what is being read, the request line and the Host line so far."""
+        buffer = bytes(self._buffer)
+        line, ended, _ = buffer.partition(b"\n")
+        host = _host_headers.search(buffer)
+        return (
+            "reading client request headers" if ended else "reading client request line",
+            line.removesuffix(b"\r"),
+            host.group(1) if host is not None else b"",
+        )
+
+    @property
     def started(self) -> bool:
         """Whether anything but empty lines has been received."""
         return self._state != _HEAD or bool(self._buffer)

@@ -388,7 +388,11 @@ async def _send_file(
         status = _evaluate_conditions(exchange, settings, modified, etag)
         if status == 412:
             return status
-        takes_ranges = status == 200 and settings.max_ranges != 0
+        takes_ranges = (
+            status == 200
+            and settings.max_ranges != 0
+            and not (settings.gzip and exchange.compresses(content_type, size))
+        )
     if takes_ranges:
         answer = ranges.plan_ranges(
             exchange.header(b"range"),

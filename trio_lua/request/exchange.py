@@ -147,6 +147,9 @@ class Exchange(Protocol):
     def clear_headers(self, names: Sequence[bytes]) -> None:
         """Remove response headers."""
 
+    def compresses(self, content_type: bytes, length: int) -> bool:
+        """Whether ``gzip`` of the location (it must be on) will compress a response of that type and length."""
+
     async def send(self, data: bytes, *, last: bool = False) -> None:
         """Pass body bytes to the filters; the first call sends the head. Waits for the peer when much is unsent.
 

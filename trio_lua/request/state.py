@@ -197,6 +197,9 @@ class Request:
         for name in names:
             self.lua.set_header(self.id, name, None)
 
+    def compresses(self, content_type: bytes, length: int) -> bool:
+        return self.lua.compresses(self.id, content_type, length)  # type: ignore[no-any-return]
+
     async def send(self, data: bytes, *, last: bool = False) -> None:
         result = self.lua.send(self.id, data, last)
         if result:

@@ -25,6 +25,7 @@ from trio_lua.http.uri import normalize, split_target
 from trio_lua.lua.driver import Outcome, detach
 from trio_lua.net.poller import CLOSE, READ
 from trio_lua.phases.plan import ServerPlan
+from trio_lua.phases.special import server_name
 from trio_lua.request.state import Request
 from trio_lua.server.listener import Endpoint
 from trio_lua.server.pace import Paced
@@ -131,6 +132,20 @@ class Connection:
     def idle(self) -> bool:
         """Whether it waits between two requests, with nothing of the next one received."""
         return not self._inbuf and (self._reader is None or not self._reader.started)
+
+    def context(self) -> bytes:
+        """What a log line says at its end about a connection that has no request (nginx's words)."""
+        client = b", client: " + self.addresses()[0]
+        if self.idle or self._reader is None:
+            return b" while waiting for request" + client + b", server: " + self.endpoint.address
+        doing, line, host = self._reader.progress
+        server = server_name(self.endpoint.default.server)
+        text = b" while %b%b, server: %b" % (doing.encode(), client, server)
+        if line:
+            text += b', request: "%b"' % line
+        if host:
+            text += b', host: "%b"' % host.partition(b":")[2].strip()
+        return text
 
     @property
     def pending(self) -> bool:
@@ -367,7 +382,6 @@ class Connection:
             with trio.move_on_after(timeout) as scope:
                 more = await self.receive_more()
             if scope.cancelled_caught:
-                request.log(7, b"client timed out (110: Connection timed out)")
                 raise ProtocolError("client timed out", 408)
             if not more:
                 request.log(7, b"client prematurely closed connection")

@@ -104,7 +104,7 @@ class ParkedDriver:
         worker = self._worker
         for _ in range(_ACCEPT_BATCH):
             try:
-                client, _address = sock.accept()
+                client, address = sock.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -121,13 +121,15 @@ class ParkedDriver:
                 continue
             if client.family != getattr(socket, "AF_UNIX", None):
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.adopt(client, endpoint.local(client))
+            self.adopt(client, endpoint.local(client), address)
 
-    def adopt(self, client: socket.socket, endpoint: Endpoint) -> Connection:
+    def adopt(
+        self, client: socket.socket, endpoint: Endpoint, address: object = None
+    ) -> Connection:
         """Serve a connected stream socket, which is this driver's own from now on."""
         worker = self._worker
         client.setblocking(False)
-        conn = worker.connect(endpoint, SocketTransport(client))
+        conn = worker.connect(endpoint, SocketTransport(client, address))
         conn.fd = client.fileno()
         conn.deadline = worker.time + endpoint.default.server.client_header_timeout
         self._parked[conn.fd] = conn
@@ -146,12 +148,12 @@ class ParkedDriver:
             data = conn.transport.sock.recv(RECEIVE_SIZE)  # type: ignore[attr-defined]
         except (BlockingIOError, InterruptedError):
             return
-        except OSError:
+        except OSError as error:
+            self._worker.left(conn, f" ({error.errno}: {error.strerror})")
             self.close(conn)
             return
         if not data:
-            if not conn.idle:
-                self._worker.log(7, b"client prematurely closed connection", conn)
+            self._worker.left(conn)
             self.close(conn)
             return
         conn.receive(data)

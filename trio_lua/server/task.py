@@ -59,8 +59,7 @@ async def _serve(worker: Worker, conn: Connection) -> None:
                 worker.expired(conn)
                 return
             if not data:
-                if not conn.idle:
-                    worker.log(7, b"client prematurely closed connection", conn)
+                worker.left(conn)
                 return
             if fresh:
                 deadline = trio.current_time() + timeout

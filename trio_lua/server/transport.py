@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -75,12 +75,19 @@ class Transport(Protocol):
         """Whether the stream is encrypted."""
 
 
-def socket_addresses(sock: socket.socket) -> tuple[bytes, bytes, bytes, bytes]:
-    """The addresses of a socket in the form of :meth:`Transport.addresses`."""
+def socket_addresses(
+    sock: socket.socket, accepted: Any = None
+) -> tuple[bytes, bytes, bytes, bytes]:
+    """The addresses of a socket in the form of :meth:`Transport.addresses`.
+
+    Args:
+        sock: The socket.
+        accepted: The peer's address as ``accept`` gave it: a socket that the peer has reset does not know it any more.
+    """
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return b"unix:", b"", b"unix:", b""
     try:
-        peer = sock.getpeername()
+        peer = accepted or sock.getpeername()
         own = sock.getsockname()
     except OSError:
         return b"", b"", b"", b""
@@ -95,12 +102,13 @@ def socket_addresses(sock: socket.socket) -> tuple[bytes, bytes, bytes, bytes]:
 class SocketTransport:
     """A non-blocking stream socket: tries first, waits second."""
 
-    __slots__ = ("_closed", "sock")
+    __slots__ = ("_accepted", "_closed", "sock")
 
     tls = False
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, accepted: Any = None) -> None:
         self.sock = sock
+        self._accepted = accepted
         self._closed = False
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -165,7 +173,7 @@ class SocketTransport:
             self.sock.close()
 
     def addresses(self) -> tuple[bytes, bytes, bytes, bytes]:
-        return socket_addresses(self.sock)
+        return socket_addresses(self.sock, self._accepted)
 
 
 class StreamTransport:

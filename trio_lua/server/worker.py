@@ -250,14 +250,21 @@ class Worker:
 
     def expired(self, conn: Connection) -> None:
         """A connection is closed because it was silent for too long."""
-        if not conn.idle or conn.requests == 0:
-            self.log(
-                7,
-                b"client timed out (110: Connection timed out) while waiting for request"
-                if conn.idle
-                else b"client timed out (110: Connection timed out) while reading client request headers",
-                conn,
-            )
+        if self._error_log.level >= 7 and (not conn.idle or conn.requests == 0):
+            line = b"client timed out (110: Connection timed out)" + conn.context()
+            self._error_log.log(7, line, conn.id)
+
+    def left(self, conn: Connection, why: str = "") -> None:
+        """The peer has closed a connection that has no request; ``why`` is the system's error, if any."""
+        if self._error_log.level < 7:
+            return
+        if not conn.idle:
+            line = b"client prematurely closed connection" + conn.context()
+        elif conn.requests:
+            line = b"client %b closed keepalive connection%b" % (conn.addresses()[0], why.encode())
+        else:
+            line = b"client closed connection" + conn.context()
+        self._error_log.log(7, line, conn.id)
 
     # ---------------------------------------------------------------- requests
 
