@@ -71,6 +71,7 @@ async def test_threads(serve: Serve, autojump_clock: Clock) -> None:
         assert nested.traceback.count("coroutine") >= 3
         assert "coroutine 0:\n\t[C]: in function 'sleep'\n\t" in nested.traceback
         assert nested.place.startswith("content_by_lua(nginx.conf:")
+        assert by_line["4 GET /?x"].state == "waiting for a semaphore"
         assert str(nested).startswith(f"user thread {nested.number} of GET /?x at content_by_lua(")
 
         log = MemoryLog()

@@ -30,7 +30,7 @@ local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, co
 local raw_status, raw_running, raw_wrap = coroutine.status, coroutine.running, coroutine.wrap
 local error, type, tostring, select, setmetatable, pairs = error, type, tostring, select, setmetatable, pairs
 local getinfo, getlocal = debug.getinfo, debug.getlocal
-local concat, sub, match = table.concat, string.sub, string.match
+local concat, sub, find, gmatch = table.concat, string.sub, string.find, string.gmatch
 local next, unpack = next, unpack
 local band = require("bit").band
 
@@ -680,7 +680,12 @@ local function describe_thread(th)
     blocks[#blocks + 1] = frames(th.co)
     local place
     for i = 1, #blocks do
-        place = place or match(blocks[i], "\n\t([^\n]*:%d+):")
+        for at in gmatch(blocks[i], "\n\t([^\n]*:%d+):") do
+            -- the user's line, not that of a module of ours; Lua keeps the end of a long path
+            if not place and not find(at, "trio_lua/lua/lualib/", 1, true) then
+                place = at
+            end
+        end
     end
     local r = th.r
     return th.id, th.user or false, owner_of(r), state_of(th), rt.py.now() - (th.start or r.began or r.start),
