@@ -45,6 +45,7 @@ class Case:
         headers: Sent besides ``Host``.
         body: A body to be posted; None for GET.
         plain: Whether a server that knows no HTTP can take part.
+        lua: Whether only servers that run Lua can take part.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Case:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
     plain: bool = False
+    lua: bool = False
 
     def request(self, host: str) -> bytes:
         """The request on the wire."""
@@ -97,6 +99,7 @@ BURSTS = (
     Burst("phases", "rewrite + access + content", "/phases"),
     Burst("large", "8 KB response", "/large", LARGE),
     Burst("echo", "4 KB POST echoed", "/echo", POSTED, body=POSTED),
+    Burst("shdict", "ngx.shared: 1,000 x (get, set, incr)", "/shdict", lua=True),
     Burst("sleep", "1,000 connections, each sleeps 50 ms", "/sleep", connections=1000, seconds=3),
 )
 HOLDS = (

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if isinstance(case, Hold):
                 count = min(case.connections, limit - _OTHER_FILES)
                 for server in servers:
-                    if server.speaks_http or case.plain:
+                    if server.takes_part(case):
                         _run_hold(server, case, count, report)
     except KeyboardInterrupt:
         _say("interrupted")
@@ -152,7 +152,7 @@ def _run_bursts(
             ready = [
                 process
                 for process in started
-                if (process.server.speaks_http or case.plain) and _checked(process, case, report)
+                if process.server.takes_part(case) and _checked(process, case, report)
             ]
             _run_case(ready, case, Wrk(case, folder), options, report)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.cases import Case
 from benchmarks.servers import nginx
 
 __all__ = ["SERVERS", "Server", "client_missing"]
@@ -30,6 +31,7 @@ class Server:
         command: Gives the command line for a port and a folder of its own.
         missing: What has to be installed before it can run; empty when nothing.
         speaks_http: Whether it reads its requests.
+        runs_lua: Whether its handlers are those in Lua.
     """
 
     name: str
@@ -37,6 +39,11 @@ class Server:
     command: Callable[[int, Path], Sequence[str]]
     missing: Callable[[], str]
     speaks_http: bool = True
+    runs_lua: bool = False
+
+    def takes_part(self, case: Case) -> bool:
+        """Whether it can do what a case asks for."""
+        return (self.speaks_http or case.plain) and (self.runs_lua or not case.lua)
 
 
 def _packages(*names: str) -> Callable[[], str]:
@@ -88,20 +95,23 @@ _ALL = (
         "trio_lua, parked",
         _module("trio_lua_server"),
         _packages("trio_lua"),
+        runs_lua=True,
     ),
     Server(
         "trio_lua-task",
         "trio_lua, a task per connection",
         _module("trio_lua_server", "--mode", "task"),
         _packages("trio_lua"),
+        runs_lua=True,
     ),
     Server(
         "trio_lua-h11",
         "trio_lua, h11 only",
         _module("trio_lua_server", "--mode", "h11"),
         _packages("trio_lua"),
+        runs_lua=True,
     ),
-    Server("nginx-lua", "nginx + lua module", nginx.command, nginx.missing),
+    Server("nginx-lua", "nginx + lua module", nginx.command, nginx.missing, runs_lua=True),
     Server(
         "granian-rsgi",
         "granian, RSGI",

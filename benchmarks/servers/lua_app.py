@@ -19,8 +19,14 @@ http {{
     keepalive_timeout 120s;
     keepalive_requests 1000000000;
     default_type text/plain;
+    lua_shared_dict store 10m;
     init_by_lua_block {{
         large = string.rep("{LARGE[:1].decode()}", {len(LARGE)})
+        keys = {{}}
+        for i = 1, 1000 do
+            keys[i] = "client:" .. i
+            ngx.shared.store:set(keys[i], "the value of " .. i)
+        end
     }}
 
     server {{
@@ -53,6 +59,17 @@ http {{
             content_by_lua_block {{
                 ngx.req.read_body()
                 ngx.print(ngx.req.get_body_data())
+            }}
+        }}
+        location /shdict {{
+            content_by_lua_block {{
+                local store, keys = ngx.shared.store, keys
+                for i = 1, 1000 do
+                    local key = keys[i]
+                    store:set(key, store:get(key))
+                    store:incr("count", 1, 0)
+                end
+                ngx.say("{_HELLO}")
             }}
         }}
         location /sleep {{

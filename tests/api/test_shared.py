@@ -153,9 +153,9 @@ def test_keys_that_are_not_strings(shared: Shared) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "given"), [(0, None), (1, 1), (2**31 - 1, 2**31 - 1), (2**32 - 1, -1)]
+    ("flags", "given"), [(0, None), (1, 1), (2**31 - 1, 2**31 - 1), (2**32 - 1, -1), (1.7, 1), (-1, -1)]
 )
-def test_flags(shared: Shared, flags: int, given: int | None) -> None:
+def test_flags(shared: Shared, flags: float, given: int | None) -> None:
     shared.dogs("set", b"a", b"x", 0, flags)
     assert shared.dogs("get", b"a") == (b"x" if given is None else (b"x", given))
     assert shared.dogs("get_stale", b"a") == (b"x", given, False)
@@ -198,7 +198,8 @@ def test_bad_keys(shared: Shared, method: str) -> None:
     [
         ("d:set('a', 1, -1)", 'bad "exptime" argument'),
         ("d:expire('a')", 'bad "exptime" argument'),
-        ("d:incr('a', 'x')", "cannot convert 'string' to 'double'"),
+        ("d:set('a', 1, 0, 'x')", "cannot convert 'string' to 'int'"),
+        ("d:incr('a', 'x')", "cannot convert 'nil' to 'double'"),
         ("d:incr('a', 1, {})", "bad init arg: number expected, got table"),
         ("d:incr('a', 1, 'x')", "bad init arg: number expected, got string"),
         ("d:incr('a', 1, 1, 'x')", "bad init_ttl arg: number expected, got string"),
@@ -209,7 +210,7 @@ def test_bad_keys(shared: Shared, method: str) -> None:
         ("d:llen('a', 1)", "expecting 2 arguments, but only seen 3"),
         (
             "d:lpush(true, 1)",
-            "bad argument #2 to 'lpush' (string expected, got boolean)",
+            "bad argument #1 to 'lpush' (string expected, got boolean)",
         ),
         ("d:get_keys(1, 2)", "expecting 1 or 2 argument(s), but saw 3"),
         ("d.get_keys()", "expecting 1 or 2 argument(s), but saw 0"),
@@ -217,7 +218,7 @@ def test_bad_keys(shared: Shared, method: str) -> None:
         ("d.flush_expired({})", "bad user data for the ngx_shm_zone_t pointer"),
         (
             "d:flush_expired('x')",
-            "bad argument #2 to 'flush_expired' (number expected, got string)",
+            "bad argument #1 to 'flush_expired' (number expected, got string)",
         ),
     ],
 )

@@ -168,3 +168,50 @@ def test_errors_name_the_line_of_the_program() -> None:
     with pytest.raises(ConfigError, match='unknown directive "echo_nothing"') as caught:
         app.build()
     assert caught.value.file == __file__
+
+
+async def test_shared_dictionaries(autojump_clock: trio.testing.MockClock) -> None:
+    config = from_lua(
+        "ngx.print(ngx.shared.d:get('x'))",
+        listen="127.0.0.1:0",
+        lua_shared_dict=("d", "64k"),
+        init_by_lua="ngx.shared.d:set('since', ngx.time()) ngx.shared.d:rpush('list', 1)",
+    )
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(
+            lambda task_status: serve(config, listeners=[], task_status=task_status)
+        )
+        assert list(server.shared) == ["d"]
+        shared = server.shared["d"]
+        assert (shared.name, shared.capacity, len(shared)) == ("d", 64 << 10, 2)
+        assert isinstance(shared["since"], int)
+        shared.set("x", "for a minute", ttl=60)
+        ours, theirs = trio.testing.memory_stream_pair()
+        nursery.start_soon(server.serve_stream, theirs)
+        assert (await answer(ours)).endswith(b"for a minute")
+        assert b"x" in shared
+        await trio.sleep(61)
+        assert "x" not in shared
+        assert shared.get("x") is None
+        shared.update({b"a": 1, b"b": False, b"c": 0.5})
+        assert {key: shared[key] for key in (b"a", b"b", b"c")} == {b"a": 1, b"b": False, b"c": 0.5}
+        assert set(shared) == {b"since", b"list", b"a", b"b", b"c"}
+        assert shared.pop("a") == 1
+        with pytest.raises(KeyError):
+            del shared["a"]
+        with pytest.raises(KeyError):
+            shared["a"]
+        with pytest.raises(ValueError, match="is a list"):
+            shared["list"]
+        with pytest.raises(ValueError, match="empty key"):
+            shared[""] = 1
+        with pytest.raises(ValueError, match="bad value type"):
+            shared["a"] = []  # type: ignore[assignment]
+        with pytest.raises(ValueError, match="exptime"):
+            shared.set("a", 1, ttl=-1)
+        with pytest.raises(MemoryError, match="no memory"):
+            shared["a"] = b"x" * 100_000
+        assert shared.free_space < shared.capacity
+        shared.clear()
+        assert len(shared) == 0
+        nursery.cancel_scope.cancel()

@@ -12,7 +12,7 @@ local get, store, incr, push, pop = dict.get, dict.store, dict.incr, dict.push, 
 local BOOLEAN, NUMERIC, STRING = dict.BOOLEAN, dict.NUMERIC, dict.STRING
 local ADD, REPLACE, SAFE = dict.ADD, dict.REPLACE, dict.SAFE
 local error, type, tostring, tonumber, select, setmetatable = error, type, tostring, tonumber, select, setmetatable
-local floor, tobit = math.floor, bit.tobit
+local floor, ceil, tobit = math.floor, math.ceil, bit.tobit
 
 local LONGEST_KEY = 65535
 local DEFAULT_KEYS = 1024
@@ -45,6 +45,13 @@ local function checked(key)
         return nil, "key too long"
     end
     return key, size
+end
+
+-- A number as C's int; nil when it is none.
+local function whole(number)
+    if type(number) == "number" then
+        return tobit(number < 0 and ceil(number) or floor(number))
+    end
 end
 
 local function value_of(kind, value, flags)
@@ -99,6 +106,11 @@ local function set(op)
         elseif exptime < 0 then
             error('bad "exptime" argument', 2)
         end
+        if not flags then
+            flags = 0
+        elseif flags ~= 0 then
+            flags = whole(flags) or error("cannot convert '" .. type(flags) .. "' to 'int'", 2)
+        end
         local size
         key, size = checked(key)
         if not key then
@@ -120,7 +132,7 @@ local function set(op)
             return nil, "bad value type"
         end
         local problem, forcible = store(z, milliseconds(), op, key, size, kind, number, text,
-            floor(exptime * 1000), flags and tobit(flags) or 0)
+            floor(exptime * 1000), flags)
         if problem then
             return false, problem, forcible
         end
@@ -147,10 +159,9 @@ function methods.incr(self, key, value, init, init_ttl)
         return nil, size
     end
     if type(value) ~= "number" then
-        local kind = type(value)
         value = tonumber(value)
         if not value then
-            error("cannot convert '" .. kind .. "' to 'double'", 2)
+            error("cannot convert 'nil' to 'double'", 2)
         end
     end
     if init then
@@ -249,9 +260,8 @@ local function all_of(name)
         if count == 1 then
             return z
         end
-        local number = tonumber(most)
-            or error("bad argument #2 to '" .. name .. "' (number expected, got " .. type(most) .. ")", 3)
-        return z, tobit(number)
+        return z, whole(tonumber(most))
+            or error("bad argument #1 to '" .. name .. "' (number expected, got " .. type(most) .. ")", 3)
     end
 end
 
@@ -275,7 +285,7 @@ local function list_arguments(name, expected, count, self, key)
     local z = zones[self] or type(self) == "table" and zones[self[1]] or error('bad "zone" argument', 3)
     local kind = type(key)
     if kind ~= "string" and kind ~= "number" and key ~= nil then
-        error("bad argument #2 to '" .. name .. "' (string expected, got " .. kind .. ")", 3)
+        error("bad argument #1 to '" .. name .. "' (string expected, got " .. kind .. ")", 3)
     end
     local text, size = checked(key)
     if not text then

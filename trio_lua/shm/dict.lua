@@ -1,7 +1,7 @@
 -- The dictionary of a zone: entries in a hash table and in the order of their use.
 --
 -- For the API family: rt.dict.open, .get, .store, .incr, .push, .pop, .length, .expires, .set_expires, .flush_all,
--- .flush_expired, .keys, .free_bytes. Times are milliseconds since the epoch, which callers bring; whatever takes a zone
+-- .flush_expired, .keys, .free_bytes, .recoveries, .sound. Times are milliseconds since the epoch, which callers bring; whatever takes a zone
 -- takes the mutex, and what it returns was copied under it. slab.lua says what may not happen there.
 --
 -- Whom nginx evicts, and when, is visible to programs (what `set` says of `forcible`, what get_stale and get_keys find), so it
@@ -39,8 +39,9 @@ local ELEMENT, ELEMENT_SIZE = 4, 21
 local BOOLEAN, NUMERIC, STRING, LIST = 1, 3, 4, 5
 local KIND_SHIFT, KEY_MASK = 16, 0xffff
 
--- Words of a zone's head: how often it was emptied because it was damaged, and where its name lies.
-local EMPTIED, NAME = 26, 27
+-- Words of a zone's head: how often an operation was found unfinished, how often the zone was emptied because that had damaged
+-- it, and where its name lies.
+local RECOVERED, EMPTIED, NAME = 26, 27, 28
 
 local dict = { BOOLEAN = BOOLEAN, NUMERIC = NUMERIC, STRING = STRING, ADD = 1, REPLACE = 2, SAFE = 4 }
 rt.dict = dict
@@ -354,10 +355,11 @@ end
 
 -- What comes after a lock that says that the one before did not end.
 local function recover(z)
-    local kept = sound(z)
+    local w, kept = z.w, sound(z)
+    w[RECOVERED] = w[RECOVERED] + 1
     if not kept then
         format(z)
-        z.w[EMPTIED] = z.w[EMPTIED] + 1
+        w[EMPTIED] = w[EMPTIED] + 1
     end
     z.recovered = kept and "intact" or "emptied"
 end
@@ -822,6 +824,11 @@ function dict.free_bytes(z)
     local size = slab.free_bytes(z)
     leave(z)
     return size
+end
+
+--- How often an operation was found unfinished, and how often that had damaged the zone, which is empty since.
+function dict.recoveries(z)
+    return z.w[RECOVERED], z.w[EMPTIED]
 end
 
 --- Whether the zone is in order; for tests.
