@@ -153,7 +153,8 @@ def test_keys_that_are_not_strings(shared: Shared) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "given"), [(0, None), (1, 1), (2**31 - 1, 2**31 - 1), (2**32 - 1, -1), (1.7, 1), (-1, -1)]
+    ("flags", "given"),
+    [(0, None), (1, 1), (2**31 - 1, 2**31 - 1), (2**32 - 1, -1), (1.7, 1), (-1, -1)],
 )
 def test_flags(shared: Shared, flags: float, given: int | None) -> None:
     shared.dogs("set", b"a", b"x", 0, flags)

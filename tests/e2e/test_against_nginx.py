@@ -81,7 +81,7 @@ SIMPLE = words("""
 /a.txt /a.html /dir /dir/ /dir/first.html /none /none/ /index/ /index /files/ /files/a.txt /files/../a.txt /empty.txt
 /unreadable.txt /noext /a.json /a.txt/ /index
 /try /try_last /try_named /try_status /try_lua /no_range/a.txt /etag_off/a.txt /static_lua/a.txt
-/threads /misc
+/threads /misc /shared_dict
 """)
 
 EXITS = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import textwrap
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from trio_lua.modules import Module
 from trio_lua.process import configure
 from trio_lua.process.embed import PRODUCT
 from trio_lua.server.worker import Worker
+from trio_lua.shm.shared_dict import SharedDict
 from trio_lua.testing.client import Client, Response
 from trio_lua.testing.clock import LuaClock
 from trio_lua.testing.log import LogRecords
@@ -105,6 +106,7 @@ class LuaServer:
         log: Its error.log.
         client: A client of its first server.
         lua: Runs code by hand in the server's VM, and replaces functions there.
+        shared: Its shared dictionaries by name.
         addresses: What :meth:`listen` has bound.
     """
 
@@ -113,6 +115,7 @@ class LuaServer:
         self.log = log
         self.client = Client(self.connect)
         self.lua = Lua(worker.runtime)
+        self.shared: Mapping[str, SharedDict] = worker.runtime.shared
         self.addresses: list[Any] = []
         self._worker = worker
         self._nursery = nursery
