@@ -11,7 +11,7 @@ import trio.testing
 
 from trio_lua.net.errors import SocketError
 from trio_lua.net.poller import Watcher
-from trio_lua.net.pool import Pool, Pools
+from trio_lua.net.pool import Pool, Pools, Turn
 
 
 class Link:
@@ -41,7 +41,7 @@ def rest(pool: Pool, seconds: float = 60) -> Link:
 async def test_last_in_first_out(pools: Pools) -> None:
     pool = pools.open(b"k", 2)
     for _ in range(3):
-        assert pool.admit() is False
+        assert pool.admit() is None
     first, second, third = rest(pool), rest(pool), rest(pool)
     assert first.sock.fileno() == -1  # there is room for two
     assert pool.connections == 2
@@ -57,20 +57,23 @@ async def test_last_in_first_out(pools: Pools) -> None:
 
 async def test_turns(pools: Pools) -> None:
     pool = pools.open(b"k", 1, 2)
-    assert [pool.admit() for _ in range(3)] == [False, True, True]
+    turns = [pool.admit() for _ in range(3)]
+    assert turns[0] is None
     with pytest.raises(SocketError, match="too many waiting connect operations"):
         pool.admit()
     order: list[str] = []
 
-    async def wait(name: str) -> None:
-        await pool.wait_turn()
+    async def wait(name: str, turn: Turn | None) -> None:
+        assert turn is not None
+        await pool.wait_turn(turn)
         order.append(name)
 
     async with trio.open_nursery() as nursery:
-        for name in "ab":
-            nursery.start_soon(wait, name)
-            await trio.testing.wait_all_tasks_blocked()
-        pool.release()
+        nursery.start_soon(wait, "b", turns[2])
+        pool.release()  # before anybody has begun to wait
+        await trio.testing.wait_all_tasks_blocked()
+        assert order == []
+        nursery.start_soon(wait, "a", turns[1])
         await trio.testing.wait_all_tasks_blocked()
         assert order == ["a"]
         pool.release()
@@ -81,11 +84,13 @@ async def test_turns(pools: Pools) -> None:
 
 async def test_another_one_takes_what_rests(pools: Pools) -> None:
     pool = pools.open(b"k", 1, 1)
-    assert [pool.admit() for _ in range(2)] == [False, True]
+    pool.admit()
+    turn = pool.admit()
+    assert turn is not None
     got: list[object] = []
 
     async def wait() -> None:
-        got.append(await pool.wait_turn())
+        got.append(await pool.wait_turn(turn))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
@@ -102,10 +107,12 @@ async def test_another_one_takes_what_rests(pools: Pools) -> None:
 
 async def test_who_waits_may_leave(pools: Pools) -> None:
     pool = pools.open(b"k", 1, 1)
-    assert [pool.admit() for _ in range(2)] == [False, True]
+    pool.admit()
+    turn = pool.admit()
+    assert turn is not None
     with trio.move_on_after(0):
-        await pool.wait_turn()
-    pool.release()
+        await pool.wait_turn(turn)
+    pool.release(turn)
     assert pool.connections == 1
     pool.release()
     assert pools.get(b"k") is None

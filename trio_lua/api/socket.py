@@ -49,7 +49,6 @@ _CALLS = [
     "reused",
     "set",
     "get",
-    "fd",
     "tls",
     "encrypted",
     "session",
@@ -190,9 +189,9 @@ class Sockets:
                 return self._add(rested), rested.reused
         link: TcpSocket | None = None
         try:
-            queued = pool is not None and pool.admit()
+            turn = None if pool is None else pool.admit()
             link = TcpSocket(pool, None if local is None else (local.decode(), local_port))
-            link.queued = queued
+            link.turn = turn
             link.destination = parse_destination(os.fsdecode(host), port)
             done = link.connect_nowait()
         except SocketError as error:
@@ -268,10 +267,6 @@ class Sockets:
             return link.sock.getsockopt(*option)
         except OSError as error:
             return None, text_of(error).encode()
-
-    def _fd(self, number: int) -> int | None:
-        link = self._sockets.get(number)
-        return None if link is None or link.sock is None else link.sock.fileno()
 
     # ---------------------------------------------------------------------- TLS
 

@@ -115,12 +115,3 @@ function methods.setclientcert(sock, cert, key)
     sock[CERTIFICATE], sock[KEY] = cert, key
     return true
 end
-
-function methods.getfd(sock)
-    local u = rt.socket_object(sock)
-    local fd = u and u.id and py.tcp_fd(u.id)
-    if not fd then
-        return nil, "closed"
-    end
-    return fd
-end

@@ -19,7 +19,7 @@ import trio
 from trio_lua.net.errors import SocketError
 from trio_lua.net.poller import Watcher
 
-__all__ = ["Pool", "Poolable", "Pools"]
+__all__ = ["Pool", "Poolable", "Pools", "Turn"]
 
 
 class Poolable(Protocol):
@@ -39,6 +39,15 @@ class _Idle:
         self.deadline = deadline
 
 
+class Turn:
+    """A place in the queue of those that wait for a connection; it exists before anybody awaits it."""
+
+    __slots__ = ("come",)
+
+    def __init__(self) -> None:
+        self.come = trio.Event()
+
+
 class Pool:
     """One pool.
 
@@ -53,7 +62,7 @@ class Pool:
         self._backlog = backlog
         self.connections = 0
         self.idle: deque[_Idle] = deque()
-        self._waiting: deque[trio.Event] = deque()
+        self._waiting: deque[Turn] = deque()
 
     def take(self) -> Poolable | None:
         """The idle connection that was used last, if there is one."""
@@ -64,34 +73,31 @@ class Pool:
         item.link.reused += 1
         return item.link
 
-    def admit(self) -> bool:
-        """Count one more connection; whether it must wait for its turn.
+    def admit(self) -> Turn | None:
+        """Count one more connection; the turn it has to wait for, if it has to.
 
         Raises:
             SocketError: Too many are waiting already.
         """
         if self._backlog is None:
             self.connections += 1
-            return False
+            return None
         if self.connections >= self._size + self._backlog:
             raise SocketError("too many waiting connect operations")
         self.connections += 1
-        return self.connections > self._size
+        if self.connections <= self._size:
+            return None
+        turn = Turn()
+        self._waiting.append(turn)
+        return turn
 
-    async def wait_turn(self) -> Poolable | None:
+    async def wait_turn(self, turn: Turn) -> Poolable | None:
         """Wait until another connection of the pool has ended or rests; then that one, if it rests.
 
-        The caller is counted (:meth:`admit`), and has to :meth:`release` when this does not return.
+        The caller has to :meth:`release` when this does not return.
         """
-        turn = trio.Event()
-        self._waiting.append(turn)
         while True:
-            try:
-                await turn.wait()
-            except BaseException:
-                if not turn.is_set():
-                    self._waiting.remove(turn)
-                raise
+            await turn.come.wait()
             link = self.take()
             if link is not None:
                 # the resting connection has been counted by its last user
@@ -100,12 +106,14 @@ class Pool:
             if self.connections - len(self._waiting) <= self._size:
                 return None
             # another one took what rested before this task ran
-            turn = trio.Event()
+            turn.come = trio.Event()
             self._waiting.appendleft(turn)
 
-    def release(self) -> None:
-        """A counted connection has ended, or could not be made."""
+    def release(self, turn: Turn | None = None) -> None:
+        """A counted connection has ended, could not be made, or its turn has not come."""
         self.connections -= 1
+        if turn is not None and not turn.come.is_set():
+            self._waiting.remove(turn)
         self._wake()
         if not self.connections:
             self._pools.forget(self._key, self)
@@ -136,7 +144,7 @@ class Pool:
 
     def _wake(self) -> None:
         if self._waiting:
-            self._waiting.popleft().set()
+            self._waiting.popleft().come.set()
 
 
 class Pools:

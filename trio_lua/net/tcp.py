@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import trio
 
 from trio_lua.net.errors import CRIT, ERR, SocketError, text_of
-from trio_lua.net.pool import Pool
+from trio_lua.net.pool import Pool, Turn
 from trio_lua.net.resolver import Resolver, resolve
 from trio_lua.net.tls import check_depth, handshake_error
 
@@ -147,7 +147,7 @@ class TcpSocket:
         destination: Where to connect; set before that.
         sock: The socket; an :class:`ssl.SSLSocket` after a handshake; None before the connection is made.
         pool: The pool in which it is counted.
-        queued: Whether it has to wait for its turn in the pool.
+        turn: Its turn in the pool, as long as it has to wait for that.
         reused: How many times it has come out of a pool.
         tls: Whether a handshake has begun.
     """
@@ -158,10 +158,10 @@ class TcpSocket:
         "_unsent",
         "destination",
         "pool",
-        "queued",
         "reused",
         "sock",
         "tls",
+        "turn",
     )
 
     def __init__(self, pool: Pool | None, local: tuple[str, int] | None = None) -> None:
@@ -169,7 +169,7 @@ class TcpSocket:
         self._local = local
         self.sock: socket.socket | None = None
         self.pool = pool
-        self.queued = False
+        self.turn: Turn | None = None
         self.reused = 0
         self.tls = False
         self._depth = 0
@@ -184,7 +184,7 @@ class TcpSocket:
             SocketError: It failed at once.
         """
         address = self.destination.address
-        if address is None or self.queued:
+        if address is None or self.turn is not None:
             return False
         self.sock = sock = self._new_socket(address)
         number = sock.connect_ex(address[1])
@@ -227,17 +227,17 @@ class TcpSocket:
             SocketError: It failed, with "timeout" also because it took too long.
         """
         where = self.destination
-        if self.queued:
+        if self.turn is not None:
             pool = self.pool
             assert pool is not None
             with trio.move_on_after(seconds) as scope:
-                link = await pool.wait_turn()
+                link = await pool.wait_turn(self.turn)
             if scope.cancelled_caught:
                 raise SocketError(
                     "timeout",
                     f"lua tcp socket queued connect timed out, when trying to connect to {where.text}",
                 )
-            self.queued = False
+            self.turn = None
             if link is not None:
                 assert isinstance(link, TcpSocket)
                 self.pool = None
@@ -485,7 +485,8 @@ class TcpSocket:
                 trio.lowlevel.notify_closing(sock)
             sock.close()
         if pool is not None:
-            pool.release()
+            pool.release(self.turn)
+            self.turn = None
 
 
 async def _connected(sock: socket.socket, address: Address) -> None:

@@ -583,10 +583,6 @@ function tcpsock:sslhandshake(session, server_name, verify, status_request) end
 ---@return string? error
 function tcpsock:setclientcert(certificate, key) end
 
----@return integer? descriptor
----@return string? error
-function tcpsock:getfd() end
-
 ---@return 1? ok
 ---@return string? error
 function tcpsock:close() end
