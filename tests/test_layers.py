@@ -19,6 +19,7 @@ LAYERS = {
     "net": 2,
     "request": 2,
     "shm": 2,
+    "threads": 2,
     "api": 3,
     "debug": 4,
     "phases": 4,

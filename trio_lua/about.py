@@ -16,7 +16,7 @@ NGINX_VERSION = "1.22.1"
 #: into a configuration.
 CONFIGURE = (
     " --conf-path=conf/nginx.conf --error-log-path=logs/error.log --pid-path=logs/nginx.pid "
-    "--with-pcre --with-pcre-jit --with-debug "
+    "--with-threads --with-pcre --with-pcre-jit --with-debug "
     "--without-http_fastcgi_module --without-http_scgi_module --without-http_uwsgi_module "
     "--without-http_grpc_module --without-mail_pop3_module --without-mail_imap_module "
     "--without-mail_smtp_module "

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_lua.config.model import Config
+from trio_lua.config.model import Config, ThreadPool
 from trio_lua.config.nginx import dump, load, loads
 from trio_lua.errors import ConfigError
 
@@ -90,8 +90,21 @@ def test_the_main_context() -> None:
         ("error_log a info warn;", 'duplicate log level "warn" in nginx.conf:1'),
         ("pid a; pid b;", '"pid" directive is duplicate in nginx.conf:1'),
         (
-            "thread_pool a threads=1;",
-            '"thread_pool" directive is not supported yet in nginx.conf:1',
+            "thread_pool a;",
+            'invalid number of arguments in "thread_pool" directive in nginx.conf:1',
+        ),
+        (
+            "thread_pool a max_queue=1;",
+            '"thread_pool" must have "threads" parameter in nginx.conf:1',
+        ),
+        ("thread_pool a threads=0;", 'invalid threads value "threads=0" in nginx.conf:1'),
+        (
+            "thread_pool a threads=1 max_queue=x;",
+            'invalid max_queue value "max_queue=x" in nginx.conf:1',
+        ),
+        (
+            "thread_pool a threads=1; thread_pool a threads=2;",
+            'duplicate thread pool "a" in nginx.conf:1',
         ),
         ("stream { }", '"stream" directive is not supported yet in nginx.conf:1'),
     ],
@@ -100,6 +113,16 @@ def test_mistakes_in_the_main_context(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         loads(text)
     assert str(caught.value) == message
+
+
+def test_thread_pools() -> None:
+    config = loads(
+        "thread_pool a threads=2; thread_pool b threads=1 max_queue=0 max_memory=64m; events {}"
+    )
+    assert config.thread_pools == (
+        ThreadPool("a", threads=2, max_queue=65536, max_memory=None),
+        ThreadPool("b", threads=1, max_queue=0, max_memory=64 << 20),
+    )
 
 
 def test_users(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["FAMILIES", "SCRIPT", "family_files"]
+__all__ = ["FAMILIES", "IN_THREADS", "SCRIPT", "family_files", "thread_files"]
 
 #: What the VM of a script has besides the families.
 SCRIPT = Path(__file__).parent / "script.lua"
@@ -36,11 +36,31 @@ FAMILIES = (
     "udp",
     "req_socket",
     "abort",
+    "threadpool",
     "base",
     "shared",
     "worker",
     "modules",
 )
+
+
+#: What makes up ``ngx.*`` in the VMs of thread pools: families that need neither request nor event loop.
+IN_THREADS = (
+    "in_thread_calls",
+    "time",
+    "codec",
+    "log",
+    "regex",
+    "shared",
+    "worker",
+    "in_thread",
+)
+
+
+def thread_files() -> list[Path]:
+    """The Lua files of a thread pool's VM, in loading order."""
+    here = Path(__file__).parent
+    return [here / f"{name}.lua" for name in IN_THREADS]
 
 
 def family_files() -> list[Path]:

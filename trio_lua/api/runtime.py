@@ -32,6 +32,7 @@ from trio_lua.api import time as time_api
 from trio_lua.api.modules import Modules
 from trio_lua.api.socket import Sockets
 from trio_lua.api.subrequest import Runner
+from trio_lua.api.threadpool import ThreadPools
 from trio_lua.api.udp import Datagrams
 from trio_lua.config.model import Config, LuaCode, Template, Var
 from trio_lua.errors import LuaError, ProtocolError
@@ -225,30 +226,34 @@ class Runtime:
         http = config.http
         # kept for as long as the VM, which knows nothing but their addresses
         self._zones = dict(open_zones(http.shared_dicts) if zones is None else zones)
+        values = {
+            "ops": table.numbers,
+            "context_names": {int(k): v for k, v in CONTEXT_NAMES.items()},
+            "phase_names": {int(k): v for k, v in PHASE_NAMES.items()},
+            "allowed": {name: int(phases) for name, phases in ALLOWED.items()},
+            "plain_coroutine_phases": int(_PLAIN_COROUTINES),
+            "status_lines": {code: f"{code} {text}" for code, text in REASONS.items()},
+            "log_level": sinks[0].level if sinks else 0,
+            "prefix": prefix,
+            "zones": {zone.name: zone.address for zone in self._zones.values()},
+            "hostname": socket.gethostname().lower(),
+            "nginx_version": NGINX_VERSION,
+            "nginx_version_number": _NGINX_VERSION_NUMBER,
+            "ngx_lua_version": _NGX_LUA_VERSION,
+            "configure_arguments": CONFIGURE,
+            "max_pending_timers": http.lua_max_pending_timers,
+            "max_running_timers": http.lua_max_running_timers,
+            "lua_regex_match_limit": http.lua_regex_match_limit,
+            "lua_regex_cache_max_entries": http.lua_regex_cache_max_entries,
+        }
+        #: The thread pools of the worker.
+        self.thread_pools = ThreadPools(table, config, sinks, values, self._zones)
         self.vm = vm = VM(
             calls=table.calls,
-            values={
-                "ops": table.numbers,
-                "context_names": {int(k): v for k, v in CONTEXT_NAMES.items()},
-                "phase_names": {int(k): v for k, v in PHASE_NAMES.items()},
-                "allowed": {name: int(phases) for name, phases in ALLOWED.items()},
-                "plain_coroutine_phases": int(_PLAIN_COROUTINES),
-                "status_lines": {code: f"{code} {text}" for code, text in REASONS.items()},
-                "log_level": sinks[0].level if sinks else 0,
-                "prefix": prefix,
-                "zones": {zone.name: zone.address for zone in self._zones.values()},
-                "hostname": socket.gethostname().lower(),
-                "nginx_version": NGINX_VERSION,
-                "nginx_version_number": _NGINX_VERSION_NUMBER,
-                "ngx_lua_version": _NGX_LUA_VERSION,
-                "configure_arguments": CONFIGURE,
-                "max_pending_timers": http.lua_max_pending_timers,
-                "max_running_timers": http.lua_max_running_timers,
-                "lua_regex_match_limit": http.lua_regex_match_limit,
-                "lua_regex_cache_max_entries": http.lua_regex_cache_max_entries,
-            },
+            values=values,
             files=[_HEAD, *_SHM, *family_files(), *files],
         )
+        self.thread_pools.bind(vm)
         vm.set("main_location", {"socket": self.sockets.constants(http.settings)})
         self.regexes = Regexes(vm)
         call = vm.export("shared_call")

@@ -492,6 +492,19 @@ class Http:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadPool:
+    """``thread_pool name threads=n [max_queue=n] [max_memory=size];``
+
+    ``max_memory`` (bytes for each task's Lua VM; None: no limit) is not in nginx.
+    """
+
+    name: str
+    threads: int
+    max_queue: int = 65536
+    max_memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """A whole configuration (nginx: the main context)."""
 
@@ -509,6 +522,7 @@ class Config:
     user: str | None = None
     env: tuple[tuple[str, str | None], ...] = ()
     working_directory: str | None = None
+    thread_pools: tuple[ThreadPool, ...] = ()
     #: The directive modules (:class:`trio_lua.request.module.Module`) whose directives it may hold.
     modules: tuple[Any, ...] = ()
     #: What was noticed but stops nothing, each beginning with its level: ``[warn] ...``.

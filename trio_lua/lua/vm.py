@@ -27,7 +27,7 @@ from typing import Any
 
 from trio_lua.errors import LuaError
 
-__all__ = ["VM"]
+__all__ = ["LIBRARY", "VM", "is_table"]
 
 
 def _import_lupa() -> Any:
@@ -61,6 +61,9 @@ def _pin_libraries() -> None:
 
 
 _pin_libraries()
+
+#: The library that holds LuaJIT, whose whole C API it exports.
+LIBRARY: str = _lupa.__file__
 
 PRELUDE = Path(__file__).parent / "prelude"
 LUALIB = Path(__file__).parent / "lualib"
@@ -98,6 +101,11 @@ def _deny(_obj: object, _name: object, _setting: bool) -> Any:
     raise AttributeError("Python attributes are not reachable from Lua")
 
 
+def is_table(value: object) -> bool:
+    """Whether something that came from Lua is a table."""
+    return _lupa.lua_type(value) == "table"  # type: ignore[no-any-return]
+
+
 class VM:
     """A LuaJIT state with the prelude loaded.
 
@@ -108,6 +116,9 @@ class VM:
         values: Further values for ``rt`` (numbers, strings, booleans, or nested mappings and
             sequences of them, which become tables).
         files: Lua files to run after the prelude, in order (the halves of the API families).
+        max_memory: Bytes that Lua may have; more is Lua's error "not enough memory". What Python passes in has to fit, too:
+            running out of memory there ends the process. Lua is slower where it allocates much, as its own allocator
+            knows no limit. None for no limit.
 
     Attributes:
         closed: Whether :meth:`close` was called.
@@ -122,9 +133,11 @@ class VM:
         calls: Mapping[str, Callable[..., Any]] | None = None,
         values: Mapping[str, Any] | None = None,
         files: Iterable[Path] = (),
+        max_memory: int | None = None,
     ) -> None:
         self.closed = False
         self._lua = _lupa.LuaRuntime(
+            max_memory=max_memory,
             encoding=None,
             unpack_returned_tuples=True,
             register_eval=False,
@@ -149,6 +162,11 @@ class VM:
         """
         self.closed = True
         self._close()
+
+    @property
+    def memory_used(self) -> int:
+        """Bytes that Lua has; counted only with a limit."""
+        return int(self._lua.get_memory_used() or 0)
 
     def set(self, name: str, value: Any) -> None:
         """Set ``rt[name]``; mappings and sequences become Lua tables."""

@@ -14,6 +14,7 @@ from typing import Any, Union, overload
 import trio
 
 from trio_lua import __version__
+from trio_lua.api.threadpool import PoolHandle
 from trio_lua.config.model import Config, Listen
 from trio_lua.config.overrides import without_implied_logs
 from trio_lua.log.error_log import ErrorLog, Log
@@ -58,6 +59,16 @@ class Server:
             listen: The ``listen`` whose servers answer; the configuration's first by default.
         """
         await self._worker.serve_stream(stream, listen)
+
+    def thread_pool(self, name: str = "default") -> PoolHandle:
+        """A thread pool of the configuration, to run Lua code in::
+
+            digest = await server.thread_pool().run("return ngx.md5(...)", data)
+
+        Raises:
+            KeyError: There is none of that name.
+        """
+        return self._worker.runtime.thread_pools[name]
 
     def quit(self) -> None:
         """Stop gracefully: accept nothing more, let running requests end; :func:`serve` then returns."""

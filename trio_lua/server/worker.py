@@ -387,6 +387,7 @@ class Worker:
             async with (
                 self.runtime.modules.open(),
                 self.runtime.sockets.running(),
+                self.runtime.thread_pools.running(),
                 trio.open_nursery() as outer,
             ):
                 self._outer = outer

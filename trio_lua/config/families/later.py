@@ -30,7 +30,6 @@ _LATER = {
         "scgi_*",
         "uwsgi_*",
     ),
-    "thread pools": ("thread_pool",),
     "HTTP/2": ("http2",),
     "the stream subsystem": ("stream",),
     "the mail subsystem": ("mail",),

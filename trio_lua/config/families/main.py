@@ -13,7 +13,8 @@ from trio_lua.config.blocks import Block, HttpBlock
 from trio_lua.config.directives import Context, DirectiveTable, Use, interpret, takes
 from trio_lua.config.families.logs import error_log
 from trio_lua.config.families.slots import choices, slots, word, words
-from trio_lua.config.units import parse_number
+from trio_lua.config.model import ThreadPool
+from trio_lua.config.units import parse_number, parse_size
 
 __all__ = ["TABLE"]
 
@@ -161,3 +162,28 @@ def _env(use: Use) -> None:
 @TABLE.directive("error_log", Context.MAIN, takes(1, None))
 def _error_log(use: Use) -> None:
     use.append("error_logs", error_log(use))
+
+
+@TABLE.directive("thread_pool", Context.MAIN, takes(2, 4))
+def _thread_pool(use: Use) -> None:
+    """Parameters that nobody knows are passed over, as nginx does."""
+    name, *parameters = use.args
+    if any(pool.name == name for pool in use.block.values.get("thread_pools", ())):
+        raise use.error(f'duplicate thread pool "{name}"')
+    threads, max_queue, max_memory = 0, 65536, None
+    for parameter in parameters:
+        key, _, text = parameter.partition("=")
+        try:
+            if key == "threads":
+                threads = parse_number(text)
+                if not threads:
+                    raise ValueError
+            elif key == "max_queue":
+                max_queue = parse_number(text)
+            elif key == "max_memory":
+                max_memory = parse_size(text)
+        except ValueError:
+            raise use.error(f'invalid {key} value "{parameter}"') from None
+    if not threads:
+        raise use.error(f'"{use.name}" must have "threads" parameter')
+    use.append("thread_pools", ThreadPool(name, threads, max_queue, max_memory))

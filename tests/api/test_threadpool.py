@@ -1,0 +1,477 @@
+"""ngx.run_worker_thread, resty.threadpool and pools for Python code."""
+
+from __future__ import annotations
+
+import os
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from serving import MemoryLog
+
+from trio_lua.api.threadpool import PoolHandle
+from trio_lua.config.nginx import loads
+from trio_lua.errors import LuaError
+from trio_lua.server.worker import Worker
+from trio_lua.threads.pool import QueueFull
+
+MODULE = """
+local function err(value) error(value) end
+return {
+    hello = function(...) return "hello", ... end,
+    count = function(...) return select("#", ...) end,
+    fail = err,
+    unsendable = function() return { print } end,
+    global = function() seen = (seen or 0) + 1 return seen end,
+    log = function() ngx.log(ngx.ERR, "from a thread") end,
+    sleep = function() ngx.sleep(1) end,
+    hold = function(path) io.open(path, "rb"):read() return "released" end,
+}
+"""
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Callable[..., Any]:
+    """A configuration with one handler at /, a pool ``p`` of two threads, and modules beside it."""
+
+    def make(
+        code: str, *, pools: str = "thread_pool p threads=2 max_queue=4;", http: str = ""
+    ) -> Any:
+        for name, text in {"m": MODULE, "no_table": "return 1"}.items():
+            (tmp_path / f"{name}.lua").write_text(text)
+        code = (
+            'local tp = require "resty.threadpool" local run = ngx.run_worker_thread\n'
+            + textwrap.dedent(code)
+        )
+        return loads(
+            f"{pools} events {{}} http {{ access_log off; {http} lua_package_path '{tmp_path}/?.lua;;';"
+            f"server {{ listen 127.0.0.1:80; location / {{ content_by_lua_block {{ {code} }} }} }} }}"
+        )
+
+    return make
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[str]:
+    """A pipe: who reads from it waits for somebody to write a line."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    keeper = os.open(path, os.O_RDWR)
+    yield str(path)
+    os.close(keeper)
+
+
+async def said(serve: Callable[..., Any], config: Any) -> list[str]:
+    async with serve(config) as running:
+        client = await running.connect()
+        status, _, body = await client.get("/")
+        assert status == 200, running.log.text()
+        return body.decode().splitlines()
+
+
+# ---------------------------------------------------------------- ngx.run_worker_thread
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        ('"p", "m", "hello", 1, "x", true', "true hello 1 x true"),
+        ('"default", "m", "hello"', "true hello"),
+        ('"p", "m", "count", nil, nil', "true 2"),
+        ('"p", "m"', "false expecting at least 3 arguments"),
+        ('"q", "m", "hello"', "false thread pool q not found"),
+        ('{}, "m", "hello"', "false threadpool should be a string"),
+        ('"p", {}, "hello"', "false module name should be a string"),
+        ('"p", "m", {}', "false function name should be a string"),
+        ('"p", "m", "nothing"', "false invalid function"),
+        ('"p", "no_table", "f"', "false invalid lua module"),
+        ('"p", "m", "hello", print', "false unsupported Lua type: LUA_TFUNCTION in the argument"),
+        ('"p", "m", "unsendable"', "false unsupported Lua type: LUA_TFUNCTION in the return value"),
+        ('"p", "m", "fail", "x"', "false /m.lua:2: x"),
+        ('"p", "m", "fail", {}', "false "),
+        ('"p", "m", "sleep"', "false /m.lua:10: ngx.sleep is not available in a thread pool: it needs a request or the event loop"),
+    ],
+)  # fmt: skip
+async def test_run_worker_thread(
+    serve: Callable[..., Any], conf: Callable[..., Any], call: str, answer: str
+) -> None:
+    code = f"""
+        local list = {{ run({call}) }}
+        for i = 1, #list do list[i] = tostring(list[i]) end
+        ngx.say(table.concat(list, " "))
+    """
+    # Lua cuts the beginning of a path that is too long for it
+    lines = [
+        re.sub(r"false \S*/m.lua", "false /m.lua", line) for line in await said(serve, conf(code))
+    ]
+    assert lines == [answer]
+
+
+async def test_a_module_that_does_not_exist(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    lines = await said(serve, conf('ngx.say(run("p", "no.such", "f"))'))
+    assert lines[0] == "falsemodule 'no.such' not found:"
+    assert any("/no/such.lua'" in line for line in lines)
+
+
+async def test_modules_keep_their_globals(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    code = 'for i = 1, 2 do ngx.say(select(2, run("p", "m", "global")), " ", seen) end'
+    assert await said(serve, conf(code)) == ["1 nil", "2 nil"]
+
+
+async def test_calls_beyond_the_vms_are_refused(
+    serve: Callable[..., Any], conf: Callable[..., Any], fifo: str
+) -> None:
+    code = f"""
+        local threads = {{}}
+        for i = 1, 3 do
+            threads[i] = ngx.thread.spawn(run, "p", "m", "hold", "{fifo}")
+        end
+        for i = 1, 2 do
+            local _, first, err = ngx.thread.wait(unpack(threads))
+            ngx.say(first, " ", err)
+            for i, th in ipairs(threads) do
+                if coroutine.status(th) == "dead" then table.remove(threads, i) break end
+            end
+        end
+        tp.run("default", function(path) local f = io.open(path, "w") f:write("\\n") f:close() end, "{fifo}")
+        ngx.say(select(3, ngx.thread.wait(threads[1])))
+    """
+    lines = await said(serve, conf(code, http="lua_worker_thread_vm_pool_size 1;"))
+    assert lines == ["false no available Lua vm"] * 2 + ["released"]
+
+
+async def test_not_where_nothing_can_wait(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    config = conf("", http="log_by_lua_block { ngx.run_worker_thread('p', 'm', 'hello') }")
+    async with serve(config) as running:
+        client = await running.connect()
+        await client.get("/")
+        assert "API disabled in the context of log_by_lua*" in running.log.text(4)
+
+
+async def test_log_lines_of_threads(serve: Callable[..., Any], conf: Callable[..., Any]) -> None:
+    async with serve(conf('ngx.say(run("p", "m", "log"))')) as running:
+        client = await running.connect()
+        await client.get("/")
+        assert '[lua] m.lua:9: from a thread, thread pool: "p"' in running.log.text(4)
+
+
+# ---------------------------------------------------------------- resty.threadpool
+
+
+async def test_values_go_in_and_out(serve: Callable[..., Any], conf: Callable[..., Any]) -> None:
+    code = """
+        local task = tp.create("p", function(a)
+            local b = coroutine.yield(a + 1, true)
+            local c = coroutine.yield({ b = b })
+            return false, nil, c
+        end)
+        ngx.say(task:status())
+        local n, yes = task:resume(1)
+        ngx.say(n, " ", yes, " ", task:status())
+        ngx.say(task:resume("in").b)
+        local f, none, c = task:resume("last")
+        ngx.say(f, " ", none, " ", c, " ", task:status())
+        ngx.say(select(2, pcall(task.resume, task)))
+    """
+    assert await said(serve, conf(code)) == [
+        "suspended",
+        "2 true suspended",
+        "in",
+        "false nil last dead",
+        "cannot resume dead task",
+    ]
+
+
+async def test_functions_travel_with_their_variables(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    code = """
+        local offset = 1
+        local function fib(n) return n < 2 and n or fib(n - 1) + fib(n - 2) end
+        ngx.say(tp.run("p", function(n) return fib(n) + offset end, 20))
+        local next_number = tp.run("p", function() local n = 0 return function() n = n + 1 return n end end)
+        ngx.say(next_number(), next_number())
+    """
+    assert await said(serve, conf(code)) == ["6766", "12"]
+
+
+async def test_globals_are_the_tasks_own(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    code = """
+        here = "here"
+        for i = 1, 2 do
+            ngx.say(tp.run("p", function()
+                local before = there
+                there, _G.other = 1, 2
+                loadstring("third = 3")()
+                return tostring(before) .. there .. other .. third .. tostring(here)
+            end))
+        end
+    """
+    assert await said(serve, conf(code)) == ["nil123nil", "nil123nil"]
+
+
+async def test_mistakes_name_what_is_wrong(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    code = """
+        local up = io.stdout
+        ngx.say(select(2, pcall(tp.create, "nowhere", function() end)))
+        ngx.say(select(2, pcall(tp.create, "p", os.execute)))
+        ngx.say(select(2, pcall(tp.create, "p", 1)))
+        ngx.say(select(2, pcall(tp.run, "p", function() return up end)))
+        ngx.say(select(2, pcall(tp.run, "p", function() return { a = os.time } end)))
+        ngx.say(select(2, pcall(tp.run, "p", function() coroutine.yield() end)))
+    """
+    assert await said(serve, conf(code)) == [
+        'thread pool "nowhere" not found',
+        "bad argument #2 (Lua function expected, got the C function os.execute)",
+        "bad argument #2 (function expected, got number)",
+        'userdata cannot cross between threads: upvalue "up" of the function at content_by_lua(nginx.conf:1):7',
+        "the C function os.time cannot cross between threads: return value #1.a",
+        "the function has yielded: use threadpool.create and task:resume",
+    ]
+
+
+async def test_errors_arrive_whole(serve: Callable[..., Any], conf: Callable[..., Any]) -> None:
+    code = """
+        local _, err = pcall(tp.run, "p", function() local function f() error("boom") end f() end)
+        ngx.say(err)
+        local _, err = pcall(tp.run, "p", function() error({ code = 7 }) end)
+        ngx.say(err.code)
+        local _, err = pcall(tp.run, "p", function() error() end)
+        ngx.say(err)
+        local _, err = pcall(tp.run, "p", function() return 1 + string.rep() end)
+        ngx.say((err:match("^[^\\n]*")))
+        local _, err = pcall(tp.run, "p", function() require "no.such" end)
+        ngx.say((err:match("^[^\\n]*")))
+    """
+    assert await said(serve, conf(code)) == [
+        "content_by_lua(nginx.conf:1):3: boom",
+        "stack traceback of the thread:",
+        "\t[C]: in function 'error'",
+        "\tcontent_by_lua(nginx.conf:1):3: in function 'f'",
+        "\tcontent_by_lua(nginx.conf:1):3: in function <content_by_lua(nginx.conf:1):3>",
+        "7",
+        "nil",
+        "content_by_lua(nginx.conf:1):9: bad argument #1 to 'rep' (string expected, got no value)",
+        "content_by_lua(nginx.conf:1):11: module 'no.such' not found:",
+    ]
+
+
+async def test_what_is_there_in_a_thread(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    code = """
+        ngx.say(tp.run("p", function()
+            local cjson, ffi, bit = require "cjson", require "ffi", require "bit"
+            assert(ngx.worker.id() == 0 and ngx.worker.pid() > 0 and ngx.config.subsystem == "http")
+            assert(ngx.HTTP_OK == 200 and ngx.OK == 0 and ngx.get_phase() == "init")
+            assert(ngx.now() > 1e9 and ngx.time() > 1e9 and #ngx.http_time(0) == 29)
+            local from = ngx.re.find("hello, 1234", "[0-9]+", "jo")
+            return ngx.md5("hello"), ngx.encode_base64(ngx.sha1_bin("a")), ngx.encode_base64(ngx.hmac_sha1("k", "s")),
+                ngx.crc32_long(("x"):rep(1000)), from, cjson.encode({ ngx.null }), ffi.sizeof("int"), bit.band(6, 3)
+        end))
+        ngx.say(ngx.md5("hello"), ngx.encode_base64(ngx.sha1_bin("a")), ngx.encode_base64(ngx.hmac_sha1("k", "s")),
+            ngx.crc32_long(("x"):rep(1000)), 8, "[null]", 4, 2)
+    """
+    here, there = await said(serve, conf(code))
+    assert here == there
+
+
+@pytest.mark.parametrize(
+    "name", ["var.x", "ctx", "status", "header.x", "say('x')", "socket.tcp()", "timer.at(0, print)", "req.get_headers()"]
+)  # fmt: skip
+async def test_what_is_not_there_says_so(
+    serve: Callable[..., Any], conf: Callable[..., Any], name: str
+) -> None:
+    lines = await said(
+        serve, conf(f'ngx.say(select(2, pcall(tp.run, "p", function() local x = ngx.{name} end)))')
+    )
+    assert f"ngx.{name.partition('(')[0]} is not available in a thread pool" in lines[0]
+
+
+async def test_map(serve: Callable[..., Any], conf: Callable[..., Any]) -> None:
+    code = """
+        local list = {}
+        for i = 1, 50 do list[i] = i end
+        local squares = tp.map("p", function(x, i) return x * i end, list, { concurrency = 3 })
+        ngx.say(#squares, " ", squares[7], " ", squares[50])
+        ngx.say(#tp.map("p", function() end, {}))
+        local ok, err = pcall(tp.map, "p", function(x) if x == 5 then error("five", 0) end return x end, list)
+        ngx.say(ok, (err:match("^[^\\n]*")))
+        local stats = tp.stats("p")
+        ngx.say(stats.threads, stats.max_queue, stats.queued, stats.suspended)
+    """
+    assert await said(serve, conf(code)) == ["50 49 2500", "0", "falsefive", "2400"]
+
+
+async def test_tasks_end_with_their_request(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    code = """
+        for i = 1, 2 do
+            local task = tp.create("p", function() coroutine.yield(1) end)
+            task:resume()
+            package.loaded[i] = task
+        end
+        ngx.say(tp.stats("p").suspended)
+    """
+    async with serve(conf(code)) as running:
+        client = await running.connect()
+        assert (await client.get("/"))[2] == b"2\n"
+        stats = running.worker.runtime.thread_pools["p"].stats()
+        assert (stats.suspended, stats.idle, stats.abandoned) == (0, 2, 2)
+
+
+async def test_a_task_that_nobody_has_any_more(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    code = """
+        tp.create("p", function() coroutine.yield(1) end):resume()
+        collectgarbage() collectgarbage()
+        ngx.say(tp.stats("p").suspended, tp.stats("p").idle)
+    """
+    assert await said(serve, conf(code)) == ["01"]
+
+
+async def test_who_holds_all_vms_is_told(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    code = """
+        local tasks = {}
+        for i = 1, 4 do
+            tasks[i] = tp.create("p", function() coroutine.yield(1) end)
+            ngx.say(select(2, pcall(tasks[i].resume, tasks[i])))
+        end
+        tasks[1]:resume()
+        ngx.say(tp.run("p", function() return "again" end))
+    """
+    lines = await said(serve, conf(code, http="lua_worker_thread_vm_pool_size 1;"))
+    assert lines == [
+        "1", "1", "1",
+        'thread pool "p": all 3 VMs belong to suspended tasks of those who wait',
+        "again",
+    ]  # fmt: skip
+
+
+async def test_cancel(serve: Callable[..., Any], conf: Callable[..., Any], fifo: str) -> None:
+    code = f"""
+        local task = tp.create("p", function(path) io.open(path, "rb"):read() end)
+        local th = ngx.thread.spawn(function() return pcall(task.resume, task, "{fifo}") end)
+        ngx.sleep(0)
+        ngx.say(task:status())
+        ngx.say(task:cancel(), task:cancel(), task:status())
+        ngx.say(select(3, ngx.thread.wait(th)))
+        ngx.say(tp.create("p", function() end):cancel())
+        tp.run("default", function(path) local f = io.open(path, "w") f:write("\\n") f:close() end, "{fifo}")
+    """
+    assert await said(serve, conf(code)) == [
+        "running",
+        "truefalsedead",
+        "the task was cancelled",
+        "true",
+    ]
+
+
+async def test_an_abandoned_task_is_interrupted(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    code = """
+        local th = ngx.thread.spawn(tp.run, "p", function()
+            jit.off(true, true)
+            while true do pcall(error) end
+        end)
+        ngx.sleep(0)
+        ngx.thread.kill(th)
+        ngx.say("killed")
+    """
+    async with serve(conf(code)) as running:
+        client = await running.connect()
+        assert (await client.get("/"))[2] == b"killed\n"
+        pool = running.worker.runtime.thread_pools["p"]
+        with trio.fail_after(20):
+            while pool.stats().vms:
+                await trio.testing.wait_all_tasks_blocked()
+                await trio.lowlevel.checkpoint()
+
+
+async def test_out_of_memory(serve: Callable[..., Any], conf: Callable[..., Any]) -> None:
+    code = """
+        local function grow() local t = {} for i = 1, 1e9 do t[i] = ("x"):rep(1000) .. i end end
+        local ok, err = pcall(tp.run, "p", grow)
+        ngx.say((err:match("^[^\\n]*")))
+        local ok, err = pcall(tp.run, "p", function(s) return #s end, ("x"):rep(40e6))
+        ngx.say(err)
+        ngx.say(tp.run("p", function() return "still here" end))
+    """
+    pools = "thread_pool p threads=1 max_memory=32m;"
+    assert await said(serve, conf(code, pools=pools)) == [
+        "not enough memory", "not enough memory", "still here",
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------- from Python
+
+
+@pytest.fixture
+async def worker(conf: Callable[..., Any], nursery: trio.Nursery) -> Worker:
+    worker = Worker(
+        conf("ngx.say(1)", pools="thread_pool p threads=1 max_queue=0;"), error_log=MemoryLog()
+    )
+    await nursery.start(worker.run, [])
+    return worker
+
+
+async def test_code_runs_for_python(worker: Worker, tmp_path: Path) -> None:
+    pool = worker.runtime.thread_pools["p"]
+    assert pool.name == "p"
+    assert await pool.run("local a, b = ... return a + b, b", 1, 2) == (3, 2)
+    assert await pool.run("function(a) return #a end", ["x", "y"]) == 2
+    assert await pool.run("x = 1") is None
+    assert await pool.run("return x") is None
+    value = {"a": [1, 2.5, True], "b": {"c": b"\xff"}}
+    expected = {b"a": [1, 2.5, True], b"b": {b"c": b"\xff"}}
+    assert await pool.run("return ...", value) == expected
+    (tmp_path / "f.lua").write_text("return require('m').hello(...)")
+    assert await pool.run(tmp_path / "f.lua", "you") == (b"hello", b"you")
+
+
+async def test_errors_for_python(worker: Worker, tmp_path: Path) -> None:
+    pool = worker.runtime.thread_pools["p"]
+    with pytest.raises(LuaError, match=r"thread_pool\(p\):1: boom") as caught:
+        await pool.run("local function f() error('boom') end f()")
+    assert "in function 'f'" in caught.value.traceback
+    with pytest.raises(LuaError, match="unexpected symbol"):
+        await pool.run("return return")
+    with pytest.raises(LuaError, match="only nil, booleans, numbers, strings and tables"):
+        await pool.run("return print")
+    with pytest.raises(LuaError, match="contains itself"):
+        await pool.run("local t = {} t.t = t return t")
+    with pytest.raises(FileNotFoundError):
+        await pool.run(tmp_path / "nothing.lua")
+    with pytest.raises(KeyError, match='thread pool "q" not found'):
+        worker.runtime.thread_pools["q"]
+
+
+async def test_a_full_queue_for_python(worker: Worker, fifo: str, nursery: trio.Nursery) -> None:
+    pool: PoolHandle = worker.runtime.thread_pools["p"]
+    nursery.start_soon(pool.run, "io.open(..., 'rb'):read()", fifo)
+    await trio.testing.wait_all_tasks_blocked()
+    with pytest.raises(QueueFull):
+        await pool.run("return 1")
+    await worker.runtime.thread_pools["default"].run(
+        "local f = io.open(..., 'w') f:write('\\n') f:close()", fifo
+    )

@@ -1,0 +1,90 @@
+-- In the VMs of thread pools: the rest of ngx.*.
+--
+-- The functions that need no request and no event loop are the worker's own files. Every other name of
+-- the worker's ngx table is here, too, and fails when it is used, not before: modules keep such functions in
+-- locals when they load, whether they call them or not.
+
+local rt = ...
+
+local ngx = rt.ngx
+local error, type, setmetatable, rawget, next, pairs = error, type, setmetatable, rawget, next, pairs
+local match = string.match
+
+for name, value in next, rt.constants do
+    ngx[name] = value
+end
+
+function ngx.get_phase()
+    return "init"
+end
+
+ngx.config = {
+    subsystem = "http",
+    debug = false,
+    nginx_version = rt.nginx_version_number,
+    ngx_lua_version = rt.ngx_lua_version,
+    prefix = function()
+        return rt.prefix
+    end,
+    nginx_configure = function()
+        return rt.configure_arguments
+    end,
+}
+
+rt.export.set_worker(rt.worker_id, rt.worker_count)
+ngx.worker.exiting, ngx.worker.pids = nil, nil
+
+local function unavailable(name)
+    error("ngx." .. name .. " is not available in a thread pool: it needs a request or the event loop", 3)
+end
+
+local function stub(name)
+    return function()
+        unavailable(name)
+    end
+end
+
+local function guard(name)
+    return {
+        __index = function(_, key)
+            unavailable(type(key) == "string" and name .. "." .. key or name)
+        end,
+        __newindex = function()
+            unavailable(name)
+        end,
+        __call = stub(name),
+    }
+end
+
+-- Tables of the worker's ngx, then their functions ("socket.tcp") and its own ("sleep").
+local guarded = {}
+for i = 1, #rt.tables do
+    local name = rt.tables[i]
+    if rawget(ngx, name) == nil then
+        ngx[name] = {}
+        guarded[name] = guard(name)
+    end
+end
+for i = 1, #rt.functions do
+    local name = rt.functions[i]
+    local outer, inner = match(name, "^(.-)%.(.*)$")
+    local t = outer and ngx[outer] or ngx
+    inner = inner or name
+    if rawget(t, inner) == nil then
+        t[inner] = stub(name)
+    end
+end
+for name, meta in pairs(guarded) do
+    setmetatable(ngx[name], meta)
+end
+
+-- Fields that are values of the request
+local FIELDS = { ctx = true, status = true, headers_sent = true, is_subrequest = true }
+
+setmetatable(ngx, {
+    __index = function(_, key)
+        if FIELDS[key] then
+            unavailable(key)
+        end
+    end,
+})
