@@ -206,6 +206,16 @@ function ngx.redirect(uri, status) end
 ---@param seconds number
 function ngx.sleep(seconds) end
 
+---Calls a function of a module in a thread of a pool, where it may block or compute; other requests are served meanwhile.
+---`true` and its results, or `false` and an error. nil, booleans, numbers, strings and tables of them cross.
+---@param pool string The name in a `thread_pool` directive; there is always one called `default`.
+---@param module string What the thread loads with `require`.
+---@param func string The name of a function in it.
+---@param ... any Its arguments.
+---@return boolean ok
+---@return any ...
+function ngx.run_worker_thread(pool, module, func, ...) end
+
 ---User threads: functions of a handler that run beside it. The handler ends with the last of them.
 ngx.thread = {}
 
