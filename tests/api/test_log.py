@@ -39,3 +39,17 @@ async def test_lines_of_exit_worker_have_no_context(serve: Serve) -> None:
         "[lua] init_worker_by_lua(nginx.conf:2):1: starting, context: init_worker_by_lua*",
         "[lua] exit_worker_by_lua(nginx.conf:3):1: exiting",
     ]
+
+
+async def test_only_the_request_itself_is_being_logged(serve: Any) -> None:
+    config = nginx("""
+        log_by_lua_block { ngx.log(ngx.WARN, "log of ", ngx.var.uri) }
+        location /t { content_by_lua_block { ngx.location.capture("/sub") } }
+        location /sub { log_subrequest on; return 200 x; }
+    """)
+    async with serve(config) as running:
+        client = await running.connect()
+        await client.get("/t")
+        first, second = (text for level, text in running.log.records if level == 5)
+        assert "log of /sub, client: " in first
+        assert "log of /t while logging request, client: " in second

@@ -22,3 +22,13 @@ async def test_set_uri_takes_a_tab_but_no_other_control_byte(serve: Serve) -> No
         client = await running.connect()
         body = (await client.get("/"))[2]
         assert body.startswith(b'/a\tb\nunsafe byte "0x0a" in uri "/a\\x0Ab" (maybe')
+
+
+async def test_header_names_may_be_numbers(serve: Any) -> None:
+    config = nginx("""location / { content_by_lua_block {
+        ngx.req.set_header(123, 456)
+        ngx.print(ngx.req.get_headers()[123], " ", tostring(ngx.req.get_headers()[true]))
+    } }""")
+    async with serve(config) as running:
+        client = await running.connect()
+        assert (await client.get("/"))[2] == b"456 nil"

@@ -186,7 +186,8 @@ rt.header_joined = header_joined
 
 local CASELESS = {
     __index = function(t, key)
-        if type(key) ~= "string" then
+        local kind = type(key)
+        if kind ~= "string" and kind ~= "number" then
             return nil
         end
         return rawget(t, (gsub(lower(key), "_", "-")))

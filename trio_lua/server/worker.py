@@ -8,6 +8,7 @@ both nurseries at once.
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import time
 import traceback
@@ -90,7 +91,7 @@ class Worker:
         self._captured = (
             None
             if http.lua_capture_error_log is None
-            else LogBuffer(http.lua_capture_error_log, self.clock)
+            else LogBuffer(http.lua_capture_error_log, lambda: math.floor(self.now * 1000) / 1000)
         )
         self._error_log = self._capture(error_log)
         self._recognise = recognise
