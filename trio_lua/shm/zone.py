@@ -19,6 +19,7 @@ import ctypes
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -127,7 +128,8 @@ def _libc() -> Any:
 def _init_mutex(address: int) -> None:
     """A mutex that several processes use, that a dead owner does not keep, and that knows its owner."""
     libc = _libc()
-    process_shared, robust, error_check = 1, 1, 2
+    process_shared, robust = 1, 1
+    error_check = 1 if sys.platform == "darwin" else 2
     attributes = ctypes.create_string_buffer(64)
     calls = [
         libc.pthread_mutexattr_init(attributes),
