@@ -320,6 +320,8 @@ class Plans:
             "released_early": bool(plan.chain) and not plan.has_log,
         }
         values["socket"] = runtime.sockets.constants(settings)
+        if not settings.uninitialized_variable_warn:
+            values["uninitialized_variable_warn"] = False
         if settings.keepalive_header is not None:
             values["keepalive_header"] = str(settings.keepalive_header)
         values.update(filter_constants(settings, runtime))
