@@ -392,10 +392,7 @@ OTHER_LOG = {
 }
 
 #: What is not there yet.
-PENDING = (
-    *("/exit_thread", "/throw_thread", "/threads", "/misc"),
-    *("/body_socket", "body socket", "chunked socket"),
-)
+PENDING = ("/throw_thread", "/misc")
 
 
 class Server:
