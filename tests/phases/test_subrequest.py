@@ -153,7 +153,9 @@ async def serve_python(
         return (await client.get("/t"))[2]  # type: ignore[no-any-return]
 
 
-async def test_python_handlers(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_python_handlers(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
     async def handler(engine: Engine, request: Request) -> None:
         subs = engine.subrequests
         await request.send(b"1")
