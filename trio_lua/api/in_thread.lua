@@ -6,8 +6,11 @@
 
 local rt = ...
 
+local ffi = require "ffi"
+
 local ngx = rt.ngx
-local error, type, setmetatable, rawget, next, pairs = error, type, setmetatable, rawget, next, pairs
+local error, type, tostring, setmetatable, rawget, next, pairs
+    = error, type, tostring, setmetatable, rawget, next, pairs
 local match = string.match
 
 for name, value in next, rt.constants do
@@ -33,6 +36,26 @@ ngx.config = {
 
 rt.export.set_worker(rt.worker_id, rt.worker_count)
 ngx.worker.exiting, ngx.worker.pids = nil, nil
+
+-- C's system() lets the whole process ignore SIGINT and SIGQUIT while the command runs, and here that is the server.
+-- The command's standard input is empty.
+ffi.cdef [[
+void *trio_lua_popen(const char *, const char *) __asm__("popen");
+int trio_lua_pclose(void *) __asm__("pclose");
+]]
+
+function os.execute(command)
+    if command == nil then
+        return 1
+    elseif type(command) ~= "string" and type(command) ~= "number" then
+        error("bad argument #1 to 'execute' (string expected, got " .. type(command) .. ")", 2)
+    end
+    local process = ffi.C.trio_lua_popen(tostring(command), "w")
+    if process == nil then
+        return -1
+    end
+    return ffi.C.trio_lua_pclose(process)
+end
 
 local function unavailable(name)
     error("ngx." .. name .. " is not available in a thread pool: it needs a request or the event loop", 3)
