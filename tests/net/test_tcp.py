@@ -12,6 +12,7 @@ import trio
 from upstream import echo, upstream
 
 from trio_lua.net.errors import SocketError
+from trio_lua.net.network import SystemNetwork
 from trio_lua.net.tcp import TcpSocket, parse_destination
 
 
@@ -84,7 +85,7 @@ def test_malformed_destinations(host: str, reason: str) -> None:
 
 
 def named(port: int) -> TcpSocket:
-    link = TcpSocket(None)
+    link = TcpSocket(SystemNetwork(), None)
     link.destination = parse_destination("some.name", port)
     assert not link.connect_nowait()
     return link

@@ -42,6 +42,7 @@ from trio_lua.log.error_log import Log
 from trio_lua.lua.driver import Driver
 from trio_lua.lua.ops import OpTable
 from trio_lua.lua.vm import VM
+from trio_lua.net.network import Network
 from trio_lua.request.context import ClientConnection
 from trio_lua.request.exchange import Captures
 from trio_lua.request.phase import ALLOWED, CONTEXT_NAMES, PHASE_NAMES, Phase
@@ -170,6 +171,7 @@ class Runtime:
         subrequests: Gives what runs the requests that requests make.
         captured: The lines of the error logs that are kept for ``ngx.errlog``.
         zones: The memory of the shared dictionaries by name; by default it is made here, and nobody else has it.
+        network: Where sockets lead; by default to the system's network.
 
     Raises:
         LuaError: A file of this package failed to load.
@@ -191,6 +193,7 @@ class Runtime:
         subrequests: Callable[[], Runner] | None = None,
         captured: LogBuffer | None = None,
         zones: Mapping[str, Zone] | None = None,
+        network: Network | None = None,
     ) -> None:
         self.config = config
         self.clock = clock
@@ -211,7 +214,7 @@ class Runtime:
         pace.install(table, self.connections)
         self.subrequests = subrequests
         #: The cosockets of the VM.
-        self.sockets = Sockets(table)
+        self.sockets = Sockets(table, network)
         self.datagrams = Datagrams(table, self.sockets)
         req_socket.install(table, self.connections)
         if subrequests is not None:

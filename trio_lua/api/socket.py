@@ -17,14 +17,13 @@ from typing import Any
 import trio
 
 from trio_lua.config.model import Settings
-from trio_lua.config.units import parse_time
-from trio_lua.errors import ConfigError, TrioLuaError
+from trio_lua.errors import TrioLuaError
 from trio_lua.lua.ops import OpTable
-from trio_lua.net.dns import DnsResolver, parse_server, system_servers
 from trio_lua.net.errors import SocketError, text_of
+from trio_lua.net.network import Network, SystemNetwork
 from trio_lua.net.poller import Watcher
 from trio_lua.net.pool import Pools
-from trio_lua.net.resolver import Resolver, SystemResolver
+from trio_lua.net.resolver import Resolver
 from trio_lua.net.tcp import TcpSocket, failed, is_address, parse_destination
 from trio_lua.net.tls import ClientCertificate, Contexts, TlsSettings
 
@@ -73,12 +72,14 @@ class Sockets:
 
     Args:
         table: Where to add the calls and operations of ``socket.lua``.
+        network: Where sockets lead.
     """
 
-    def __init__(self, table: OpTable) -> None:
+    def __init__(self, table: OpTable, network: Network | None = None) -> None:
+        self.network = SystemNetwork() if network is None else network
         self.watcher = Watcher()
         self.pools = Pools(self.watcher)
-        self._system = SystemResolver()
+        self._system = self.network.resolver(())
         self._resolvers: list[Resolver] = []
         self._numbers: dict[tuple[str, ...], int] = {}
         self._sockets: dict[int, TcpSocket] = {}
@@ -157,7 +158,7 @@ class Sockets:
             return 0
         number = self._numbers.get(words)
         if number is None:
-            self._resolvers.append(_new_resolver(words))
+            self._resolvers.append(self.network.resolver(words))
             number = self._numbers[words] = len(self._resolvers)
         return number
 
@@ -190,7 +191,9 @@ class Sockets:
         link: TcpSocket | None = None
         try:
             turn = None if pool is None else pool.admit()
-            link = TcpSocket(pool, None if local is None else (local.decode(), local_port))
+            link = TcpSocket(
+                self.network, pool, None if local is None else (local.decode(), local_port)
+            )
             link.turn = turn
             link.destination = parse_destination(os.fsdecode(host), port)
             done = link.connect_nowait()
@@ -384,27 +387,3 @@ class Sockets:
 
 def _is_address(text: bytes) -> bool:
     return is_address(socket.AF_INET, text.decode("latin-1"))
-
-
-def _new_resolver(words: tuple[str, ...]) -> Resolver:
-    servers: list[tuple[str, int]] = []
-    options: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if equals:
-            options[key] = value
-        else:
-            host, port = parse_server(word)
-            try:
-                servers.append((socket.gethostbyname(host) if ":" not in host else host, port))
-            except OSError:
-                raise ConfigError(f'host not found in resolver "{word}"') from None
-    if options.get("local") == "on":
-        servers += [(address, 53) for address in system_servers()]
-    valid = options.get("valid")
-    return DnsResolver(
-        servers,
-        valid=None if valid is None else parse_time(valid, seconds=True),
-        ipv4=options.get("ipv4") != "off",
-        ipv6=options.get("ipv6") != "off",
-    )

@@ -21,10 +21,11 @@ class Datagrams:
 
     Args:
         table: Where to add the calls and operations of ``udp.lua``.
-        sockets: Has the resolvers.
+        sockets: Has the network and its resolvers.
     """
 
     def __init__(self, table: OpTable, sockets: Sockets) -> None:
+        self._network = sockets.network
         self._resolver = sockets.resolver
         self._sockets: dict[int, UdpSocket] = {}
         self._last = 0
@@ -47,7 +48,7 @@ class Datagrams:
         """Number, and whether it has its peer; otherwise the operation has to follow."""
         try:
             where = parse_destination(os.fsdecode(host), port)
-            sock = UdpSocket(where, None if local is None else local.decode())
+            sock = UdpSocket(self._network, where, None if local is None else local.decode())
             done = sock.connect_nowait()
         except SocketError as error:
             return failure(error)

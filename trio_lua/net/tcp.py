@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import socket
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 import trio
 
 from trio_lua.net.errors import CRIT, ERR, SocketError, text_of
+from trio_lua.net.network import ORDINARY, Address, Network, address_text
 from trio_lua.net.pool import Pool, Turn
 from trio_lua.net.resolver import Resolver, resolve
 from trio_lua.net.tls import check_depth, handshake_error
@@ -29,21 +29,6 @@ _ATTEMPT_DELAY = 0.25
 _READ, _WRITE = 1, 2
 
 _PORT = re.compile(r":(\d{1,5})")
-
-#: Refusals that are part of life; other reasons are critical in nginx's logs.
-_ORDINARY = frozenset(
-    (
-        errno.ECONNREFUSED,
-        errno.ECONNRESET,
-        errno.EPIPE,
-        errno.ENETDOWN,
-        errno.ENETUNREACH,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-    )
-)
-
-Address = tuple[int, "tuple[str, int] | str | bytes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,25 +108,13 @@ def address_of(text: str, port: int) -> Address:
     return (socket.AF_INET6 if ":" in text else socket.AF_INET), (text, port)
 
 
-def _address_text(address: Address) -> str:
-    family, where = address
-    if family == socket.AF_UNIX:
-        return f"unix:{os.fsdecode(where)}"  # type: ignore[arg-type]
-    assert isinstance(where, tuple)
-    host, port = where
-    return f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
-
-
-def _refused(number: int, address: Address, *, at_once: bool) -> SocketError:
-    """A connection could not be made; nginx names the address only when that is known at once."""
-    reason = os.strerror(number)
-    where = f"connect() to {_address_text(address)} failed" if at_once else "connect() failed"
-    level = ERR if number in _ORDINARY else CRIT
-    return SocketError(reason.lower(), f"{where} ({number}: {reason})", level)
-
-
 class TcpSocket:
     """One connection, from before it is made until it is closed or rests in a pool.
+
+    Args:
+        network: What makes it.
+        pool: See :attr:`pool`.
+        local: Host and port to connect from.
 
     Attributes:
         destination: Where to connect; set before that.
@@ -155,6 +128,7 @@ class TcpSocket:
     __slots__ = (
         "_depth",
         "_local",
+        "_network",
         "_unsent",
         "destination",
         "pool",
@@ -164,7 +138,10 @@ class TcpSocket:
         "turn",
     )
 
-    def __init__(self, pool: Pool | None, local: tuple[str, int] | None = None) -> None:
+    def __init__(
+        self, network: Network, pool: Pool | None, local: tuple[str, int] | None = None
+    ) -> None:
+        self._network = network
         self.destination = _NOWHERE
         self._local = local
         self.sock: socket.socket | None = None
@@ -186,29 +163,8 @@ class TcpSocket:
         address = self.destination.address
         if address is None or self.turn is not None:
             return False
-        self.sock = sock = self._new_socket(address)
-        number = sock.connect_ex(address[1])
-        if not number:
-            return True
-        if number == errno.EINPROGRESS:
-            return False
-        raise _refused(number, address, at_once=True)
-
-    def _new_socket(self, address: Address) -> socket.socket:
-        try:
-            sock = socket.socket(address[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        except OSError as error:
-            raise SocketError(text_of(error), f"socket() failed ({error})", CRIT) from None
-        if address[0] != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._local is not None:
-                try:
-                    sock.bind(self._local)
-                except OSError as error:
-                    sock.close()
-                    text = f"bind({self._local[0]}) failed ({error.errno}: {error.strerror})"
-                    raise SocketError(text_of(error), text, CRIT) from None
-        return sock
+        self.sock, done = self._network.connect(address, self._local)
+        return done
 
     async def connect(
         self, seconds: float, resolver: Resolver, resolver_seconds: float
@@ -253,13 +209,13 @@ class TcpSocket:
         with trio.move_on_after(seconds):
             await self._connect_any([address for address in addresses if address is not None])
             return self
-        text = _address_text(addresses[0]) if addresses[0] else where.text
+        text = address_text(addresses[0]) if addresses[0] else where.text
         raise SocketError("timeout", f"lua tcp socket connect timed out, when connecting to {text}")
 
     async def _connect_any(self, addresses: Sequence[Address]) -> None:
         """Connect to the first address that answers."""
         if self.sock is not None:
-            await _connected(self.sock, addresses[0])
+            await self._network.connected(self.sock, addresses[0])
             return
         if len(addresses) == 1:
             await self._attempt(addresses[0])
@@ -285,15 +241,12 @@ class TcpSocket:
             raise errors[0]
 
     async def _attempt(self, address: Address) -> None:
-        sock = self._new_socket(address)
+        sock, done = self._network.connect(address, self._local)
         try:
-            number = sock.connect_ex(address[1])
-            if number == errno.EINPROGRESS:
-                await _connected(sock, address)
-            elif number:
-                raise _refused(number, address, at_once=True)
-            else:
+            if done:
                 await trio.lowlevel.checkpoint_if_cancelled()
+            else:
+                await self._network.connected(sock, address)
         except BaseException:
             sock.close()
             raise
@@ -489,21 +442,10 @@ class TcpSocket:
             self.turn = None
 
 
-async def _connected(sock: socket.socket, address: Address) -> None:
-    """Wait for the outcome of a connection attempt."""
-    try:
-        await trio.lowlevel.wait_writable(sock)
-    except trio.ClosedResourceError:
-        raise SocketError("closed") from None
-    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if number:
-        raise _refused(number, address, at_once=False)
-
-
 def failed(call: str, error: OSError) -> SocketError:
     """The failure of a system call on a connection."""
     number = error.errno or 0
     if isinstance(error, ssl.SSLError):
         return SocketError("error", f"{call} failed ({error})")
-    level = ERR if number in _ORDINARY else CRIT
+    level = ERR if number in ORDINARY else CRIT
     return SocketError(text_of(error), f"{call}() failed ({number}: {error.strerror})", level)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 
 import trio
 
 from trio_lua.net.errors import CRIT, SocketError, text_of
+from trio_lua.net.network import Network
 from trio_lua.net.resolver import Resolver, resolve
-from trio_lua.net.tcp import Address, Destination, address_of
+from trio_lua.net.tcp import Destination, address_of
 
 __all__ = ["MAX_DATAGRAM", "UdpSocket"]
 
@@ -21,13 +21,21 @@ MAX_DATAGRAM = 8192
 class UdpSocket:
     """A datagram socket.
 
+    Args:
+        network: What makes it.
+        destination: Its peer.
+        local: The address to send from.
+
     Attributes:
         sock: The socket, None before it has a peer and after it was closed.
     """
 
-    __slots__ = ("_destination", "_local", "sock")
+    __slots__ = ("_destination", "_local", "_network", "sock")
 
-    def __init__(self, destination: Destination, local: str | None = None) -> None:
+    def __init__(
+        self, network: Network, destination: Destination, local: str | None = None
+    ) -> None:
+        self._network = network
         self._destination = destination
         self._local = local
         self.sock: socket.socket | None = None
@@ -41,7 +49,7 @@ class UdpSocket:
         address = self._destination.address
         if address is None:
             return False
-        self._connect(address)
+        self.sock = self._network.datagrams(address, self._local)
         return True
 
     async def connect(self, resolver: Resolver, resolver_seconds: float) -> None:
@@ -52,24 +60,8 @@ class UdpSocket:
         """
         where = self._destination
         found = await resolve(resolver, where.host, resolver_seconds)
-        self._connect(address_of(found[0], where.port))
-
-    def _connect(self, address: Address) -> None:
-        sock = socket.socket(address[0], socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            if address[0] == socket.AF_UNIX:
-                # without a name of its own nobody could answer
-                sock.bind("")
-            elif self._local is not None:
-                sock.bind((self._local, 0))
-            sock.connect(address[1])
-        except OSError as error:
-            sock.close()
-            reason = os.strerror(error.errno or 0)
-            raise SocketError(
-                text_of(error), f"connect() failed ({error.errno}: {reason})", CRIT
-            ) from None
-        self.sock = sock
+        address = address_of(found[0], where.port)
+        self.sock = self._network.datagrams(address, self._local)
 
     def send(self, data: bytes) -> None:
         """Send a datagram.

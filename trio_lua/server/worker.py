@@ -27,6 +27,7 @@ from trio_lua.log.capture import CapturedLog, LogBuffer
 from trio_lua.log.error_log import ALERT, ERROR, ErrorLog, Log
 from trio_lua.log.files import LogFiles
 from trio_lua.lua.driver import detach
+from trio_lua.net.network import Network
 from trio_lua.net.poller import supported
 from trio_lua.phases.access_log import AccessLogs
 from trio_lua.phases.engine import Engine
@@ -62,6 +63,7 @@ class Worker:
         epoch: What the run's clock counts from, in seconds since 1970; by default so that it agrees with the
             machine's.
         zones: The memory of the shared dictionaries; by default the worker makes its own.
+        network: Where the sockets of Lua code lead; by default to the system's network.
 
     Attributes:
         now: Seconds since the epoch, of the present turn.
@@ -85,6 +87,7 @@ class Worker:
         parked: bool = True,
         epoch: float | None = None,
         zones: Mapping[str, Zone] | None = None,
+        network: Network | None = None,
     ) -> None:
         self.config = config
         http = config.http
@@ -127,6 +130,7 @@ class Worker:
             subrequests=lambda: self.engine.subrequests,
             captured=self._captured,
             zones=zones,
+            network=network,
         )
         self.connections = self.runtime.connections
         plans = Plans(config, self.runtime, sink_of=self._sink_of, access_log=True)
