@@ -41,6 +41,7 @@ FAMILIES = (
     "shared",
     "worker",
     "modules",
+    "python",
 )
 
 

@@ -30,6 +30,7 @@ from trio_lua.api import (
 )
 from trio_lua.api import time as time_api
 from trio_lua.api.modules import Modules
+from trio_lua.api.python import PythonFunctions
 from trio_lua.api.socket import Sockets
 from trio_lua.api.subrequest import Runner
 from trio_lua.api.threadpool import ThreadPools
@@ -219,6 +220,7 @@ class Runtime:
         req_socket.install(table, self.connections)
         if subrequests is not None:
             subrequest.install(table, subrequests)
+        functions = PythonFunctions(table, config)
         plain: dict[str, Callable[..., Any]] = {**codec.calls(), **time_api.calls(clock)}
         for name, call in {**plain, **(calls or {})}.items():
             table.call(name, call)
@@ -257,6 +259,7 @@ class Runtime:
             files=[_HEAD, *_SHM, *family_files(), *files],
         )
         self.thread_pools.bind(vm)
+        functions.bind(vm)
         vm.set("main_location", {"socket": self.sockets.constants(http.settings)})
         self.regexes = Regexes(vm)
         call = vm.export("shared_call")

@@ -33,12 +33,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Union
 
 from trio_lua.config.blocks import Build
 from trio_lua.config.directives import DirectiveTable, Extension, default_table, interpret
-from trio_lua.config.model import Config, Source
+from trio_lua.config.model import Config, PythonFunction, Source
 from trio_lua.config.syntax import Statement, fail
 
 __all__ = [
@@ -185,6 +187,7 @@ class ConfigBuilder(BlockBuilder):
         super().__init__(table.extended(modules) if modules else table)
         self._prefix = prefix
         self._http: HttpBuilder | None = None
+        self._functions: list[PythonFunction] = []
         self._add_all(directives, _caller())
 
     def http(self, **directives: Value) -> HttpBuilder:
@@ -204,6 +207,17 @@ class ConfigBuilder(BlockBuilder):
         """Adds the ``events`` block; without it, all of that is as usual."""
         self._nest(BlockBuilder(self._table), ("events",), directives)
 
+    def expose(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        errors: type[Exception] | tuple[type[Exception], ...] = (),
+        text: bool = True,
+    ) -> None:
+        """Adds a Python function that Lua code may call, as :meth:`Config.expose` does."""
+        self._functions.append(PythonFunction(name, function, errors, text))
+
     def build(self) -> Config:
         """The configuration.
 
@@ -212,7 +226,9 @@ class ConfigBuilder(BlockBuilder):
         """
         build = Build(self._table, prefix=self._prefix, file="")
         interpret(self._statements(), build.main)
-        return build.config()
+        config = build.config()
+        functions = {entry.name: entry for entry in self._functions}
+        return replace(config, functions=MappingProxyType(functions))
 
 
 def from_lua(

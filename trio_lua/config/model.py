@@ -12,8 +12,9 @@ is a :class:`Template` and is evaluated per request.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Union
@@ -505,6 +506,30 @@ class ThreadPool:
 
 
 @dataclass(frozen=True, slots=True)
+class PythonFunction:
+    """A Python function that Lua code may call.
+
+    Attributes:
+        name: ``"db.fetch"`` is ``require("python.db").fetch``.
+        function: It, an async function or one that answers at once.
+        errors: Exceptions of these classes are ``nil, message`` for Lua; others are Lua errors.
+        text: Whether it gets strings as str, decoded as UTF-8, and not as bytes.
+
+    Raises:
+        ValueError: The name has no module in it, or is no name.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    errors: type[Exception] | tuple[type[Exception], ...] = ()
+    text: bool = True
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", self.name, re.ASCII):
+            raise ValueError(f'"{self.name}" is not of the form "module.function"')
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """A whole configuration (nginx: the main context)."""
 
@@ -525,5 +550,26 @@ class Config:
     thread_pools: tuple[ThreadPool, ...] = ()
     #: The directive modules (:class:`trio_lua.request.module.Module`) whose directives it may hold.
     modules: tuple[Any, ...] = ()
+    #: Python functions for Lua, by name; they have precedence over those of modules.
+    functions: Mapping[str, PythonFunction] = field(default_factory=lambda: MappingProxyType({}))
     #: What was noticed but stops nothing, each beginning with its level: ``[warn] ...``.
     warnings: tuple[str, ...] = ()
+
+    def expose(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        errors: type[Exception] | tuple[type[Exception], ...] = (),
+        text: bool = True,
+    ) -> Config:
+        """The same configuration with a Python function that Lua code may call.
+
+        ``config.expose("db.fetch", fetch)`` makes it ``require("python.db").fetch``; one of that name that was
+        there is replaced. Arguments are those of :class:`PythonFunction`.
+
+        Raises:
+            ValueError: The name is not of the form ``module.function``.
+        """
+        entry = PythonFunction(name, function, errors, text)
+        return replace(self, functions=MappingProxyType({**self.functions, name: entry}))

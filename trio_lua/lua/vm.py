@@ -98,7 +98,9 @@ local function compile(code, chunk)
     if not fn then return false, err, "" end
     return dump(fn)
 end
-return set, set_call, get, run, close, compile
+local null = require("string.buffer").decode("\\3")
+local function is_null(value) return value == null end
+return set, set_call, get, run, close, compile, null, is_null
 """
 
 #: What the package's own files compile to, by path and version: a process makes many VMs (tests, threads,
@@ -153,9 +155,10 @@ class VM:
             register_builtins=False,
             attribute_filter=_deny,
         )
-        self._set, self._set_call, self._get, self._run, self._close, self._compile = (
-            self._lua.execute(_BOOT)
-        )
+        boot = self._lua.execute(_BOOT)
+        self._set, self._set_call, self._get, self._run, self._close, self._compile = boot[:6]
+        #: ``ngx.null``.
+        self.null, self.is_null = boot[6:]
         self._set(b"lualib", str(LUALIB).encode())
         for name, value in (values or {}).items():
             self.set(name, value)
@@ -192,16 +195,19 @@ class VM:
         if isinstance(value, str):
             return value.encode("utf-8", "surrogateescape")
         if isinstance(value, Mapping):
-            table = self._lua.table()
-            for key, item in value.items():
-                table[self.to_lua(key)] = self.to_lua(item)
-            return table
+            return self.table(
+                [(self.to_lua(key), self.to_lua(item)) for key, item in value.items()]
+            )
         if isinstance(value, (list, tuple)):
-            table = self._lua.table()
-            for index, item in enumerate(value, 1):
-                table[index] = self.to_lua(item)
-            return table
+            return self.table(enumerate(map(self.to_lua, value), 1))
         return value
+
+    def table(self, items: Iterable[tuple[Any, Any]]) -> Any:
+        """A new Lua table of keys and values that Lua can have."""
+        table = self._lua.table()
+        for key, item in items:
+            table[key] = item
+        return table
 
     def load_file(self, path: Path) -> None:
         """Run one of the package's own Lua files with ``rt`` as its argument."""

@@ -55,7 +55,7 @@ from trio_lua.config.directives import (
     Use,
     takes,
 )
-from trio_lua.config.model import SetByFunction, Template, Var
+from trio_lua.config.model import PythonFunction, SetByFunction, Template, Var
 from trio_lua.request.exchange import Exchange
 
 __all__ = ["KINDS", "Exchange", "Module", "SetFunction"]
@@ -107,6 +107,7 @@ class Module:
         set_functions: By name.
         computed: Functions of computed variables, by kind.
         calls: Plain functions of its own for its Lua half (``rt.py.NAME``).
+        functions: Python functions for Lua code, by name.
         resource: See :meth:`worker_resource`.
     """
 
@@ -121,6 +122,7 @@ class Module:
     set_functions: dict[str, SetFunction] = field(default_factory=dict)
     computed: dict[str, Callable[[Any, Any], bytes | None]] = field(default_factory=dict)
     calls: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    functions: dict[str, PythonFunction] = field(default_factory=dict)
     resource: Callable[[Any], AbstractAsyncContextManager[Any]] | None = None
 
     # ------------------------------------------------------- configuration
@@ -211,6 +213,27 @@ class Module:
         def decorate(function: _H) -> _H:
             self.directives.register(Directive(name, Context.REWRITE, arity, setter))
             self.set_functions[name] = SetFunction(name, function, single)
+            return function
+
+        return decorate
+
+    def expose(
+        self,
+        name: str,
+        *,
+        errors: type[Exception] | tuple[type[Exception], ...] = (),
+        text: bool = True,
+    ) -> Callable[[_H], _H]:
+        """Adds a function that Lua code may call: ``"db.fetch"`` is ``require("python.db").fetch``.
+
+        Arguments are those of :class:`~trio_lua.config.model.PythonFunction`.
+
+        Raises:
+            ValueError: The name is not of the form ``module.function``.
+        """
+
+        def decorate(function: _H) -> _H:
+            self.functions[name] = PythonFunction(name, function, errors, text)
             return function
 
         return decorate

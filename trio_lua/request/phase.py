@@ -123,6 +123,7 @@ ALLOWED: Mapping[str, Phase] = {
     "ngx.socket": _YIELDABLE,
     "ngx.thread": _YIELDABLE,
     "ngx.run_worker_thread": _YIELDABLE,
+    "python": _YIELDABLE,
     "coroutine": _YIELDABLE,
     "request": _REQUEST,
     "request.write": _REQUEST & ~Phase.LOG,

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from trio_lua.errors import LuaError
-from trio_lua.lua.vm import LIBRARY, VM, is_table
+from trio_lua.lua.values import from_lua, to_lua
+from trio_lua.lua.vm import LIBRARY, VM
 from trio_lua.threads.pool import Stretch
 
 __all__ = ["Message", "Outcome", "ThreadVM"]
@@ -28,9 +29,6 @@ _OUT_OF_MEMORY = b"not enough memory"
 
 _set_hook = ctypes.CDLL(LIBRARY).lua_sethook
 _set_hook.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
-
-#: Values as deep as this are taken for endless.
-_MAX_DEPTH = 100
 
 
 class Outcome(IntEnum):
@@ -126,10 +124,10 @@ class ThreadVM:
         vm = self._vm
         assert vm is not None
         try:
-            result = self._run_source(source, chunk_name, *[vm.to_lua(arg) for arg in args])
+            result = self._run_source(source, chunk_name, *[to_lua(vm, arg) for arg in args])
             ok, *values = result if isinstance(result, tuple) else (result,)
             if ok:
-                return Stretch(tuple(_from_lua(value) for value in values))
+                return Stretch(tuple(from_lua(vm, value) for value in values))
             message, trace = values[0], values[1]
             error = LuaError(message.decode("utf-8", "replace"), trace.decode("utf-8", "replace"))
             return Stretch(error, broken=self._max_memory is not None)
@@ -192,18 +190,3 @@ def _text(error: Exception) -> bytes:
     if isinstance(error, MemoryError):
         return _OUT_OF_MEMORY
     return str(error).encode("utf-8", "replace")
-
-
-def _from_lua(value: Any, depth: int = 0) -> Any:
-    """Tables become lists where their keys are 1 to n, otherwise dicts."""
-    if not is_table(value):
-        if value is None or isinstance(value, (bytes, bool, int, float)):
-            return value
-        raise TypeError("only nil, booleans, numbers, strings and tables of them can be returned")
-    if depth > _MAX_DEPTH:
-        raise TypeError("a table contains itself, or is nested too deeply")
-    items = {key: _from_lua(item, depth + 1) for key, item in value.items()}
-    count = len(items)
-    if count and all(index in items for index in range(1, count + 1)):
-        return [items[index] for index in range(1, count + 1)]
-    return items
