@@ -1,8 +1,7 @@
-"""Escaping, query arguments, base64, checksums and digests of ``ngx.*``."""
+"""Escaping, query arguments, checksums and digests of ``ngx.*``."""
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import hmac
@@ -228,42 +227,6 @@ class TestArgs:
         assert lua("return pcall(ngx.encode_args, true)") == (
             False,
             b"bad argument #1 to '?' (table expected, got boolean)",
-        )
-
-
-class TestBase64:
-    @given(st.binary())
-    def test_round_trip(self, lua: Eval, data: bytes) -> None:
-        text = base64.b64encode(data)
-        assert lua("return ngx.encode_base64(...)", data) == text
-        assert lua("return ngx.encode_base64(..., true)", data) == text.rstrip(b"=")
-        assert lua("return ngx.decode_base64(...)", text) == data
-        assert lua("return ngx.decode_base64(...)", text.rstrip(b"=")) == data
-
-    @given(st.binary())
-    def test_url_alphabet(self, lua: Eval, data: bytes) -> None:
-        text = base64.urlsafe_b64encode(data).rstrip(b"=")
-        assert lua("return require('ngx.base64').encode_base64url(...)", data) == text
-        assert lua("return require('ngx.base64').decode_base64url(...)", text) == data
-
-    def test_url_errors(self, lua: Eval) -> None:
-        code = "return require('ngx.base64').%s"
-        assert lua(code % "encode_base64url(1)") == (None, b"must provide a string")
-        assert lua(code % "decode_base64url(nil)") == (None, b"must provide a string")
-        assert lua(code % "decode_base64url('a+/b')") == (None, b"invalid input")
-
-    @pytest.mark.parametrize("text", [b"^*~", b"a", b"aaaaa", b"aGVs\n", b"aGVs bG8="])
-    def test_refused(self, lua: Eval, text: bytes) -> None:
-        assert lua("return ngx.decode_base64(...)", text) is None
-
-    def test_padding_ends_the_text(self, lua: Eval) -> None:
-        assert lua("return ngx.decode_base64(...)", b"aGVsbG8=*garbage") == b"hello"
-
-    def test_other_types_of_argument(self, lua: Eval) -> None:
-        assert lua("return ngx.encode_base64(nil), ngx.encode_base64(32)") == (b"", b"MzI=")
-        assert error(lua, "ngx.decode_base64(32)") == "test:1: string argument only"
-        assert error(lua, "ngx.encode_base64('w', 0)") == (
-            "test:1: bad no_padding: boolean expected, got number"
         )
 
 

@@ -391,10 +391,6 @@ OTHER_LOG = {
     "many headers": "nginx shows as much of the line as one of its buffers happens to hold",
 }
 
-#: What is not there yet.
-PENDING = ("/throw_thread", "/misc")
-
-
 class Server:
     """A running server and its error log."""
 
@@ -518,8 +514,6 @@ def plain_log(server: Server, text: str) -> str:
 def test_same_answer_and_log(pair: Pair, name: str, request: pytest.FixtureRequest) -> None:
     if name in DIFFERENT:
         request.applymarker(pytest.mark.xfail(reason=DIFFERENT[name]))
-    if name in PENDING:
-        request.applymarker(pytest.mark.xfail(reason="not there yet", strict=False))
     for server in pair:
         server.log.read()
     expected, found = (plain(server, server.ask(CASES[name])) for server in pair)

@@ -15,6 +15,7 @@ SCRIPT = Path(__file__).parent / "script.lua"
 FAMILIES = (
     "time",
     "codec",
+    "base64",
     "request",
     "log",
     "headers",
@@ -50,6 +51,7 @@ IN_THREADS = (
     "in_thread_calls",
     "time",
     "codec",
+    "base64",
     "log",
     "regex",
     "shared",

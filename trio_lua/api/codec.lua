@@ -1,11 +1,11 @@
--- Escaping, query arguments, base64, checksums and digests: the pure functions of ngx.*.
+-- Escaping, query arguments, checksums and digests: pure functions of ngx.*.
 --
 -- The byte loops run here, over strings and one shared FFI buffer, because they compile to
 -- machine code and a call into Python costs more than escaping a short string. Digests go to
 -- Python, whose hashlib and zlib are C.
 --
 -- For the other families: rt.escape, rt.unescape_uri, rt.encode_args, rt.decode_args,
--- rt.uri_args, rt.escape_args, rt.arg_error.
+-- rt.uri_args, rt.escape_args, rt.arg_error, rt.scratch.
 
 local rt = ...
 
@@ -21,7 +21,7 @@ local byte, char, sub = string.byte, string.char, string.sub
 local getinfo = debug.getinfo
 local floor = math.floor
 local ffi_new, ffi_string = ffi.new, ffi.string
-local band, bor, bxor, lshift, rshift = bit.band, bit.bor, bit.bxor, bit.lshift, bit.rshift
+local band, bor, bxor, rshift = bit.band, bit.bor, bit.bxor, bit.rshift
 
 local DEFAULT_MAX_ARGS = 100
 
@@ -42,6 +42,8 @@ local function room(size)
     scratch = ffi_new("uint8_t[?]", scratch_size)
     return scratch
 end
+-- Bytes to write a result to, which the next call may give again.
+rt.scratch = room
 
 --- Raise what luaL_argerror would, for the function that called this one (level 2: its caller).
 function rt.arg_error(index, message, level)
@@ -371,124 +373,6 @@ function ngx.decode_args(...)
         max = floor(number)
     end
     return parse(s, max, new_tab(0, 4), false)
-end
-
--- base64 --------------------------------------------------------------------------------
-
-local ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-
--- Digits by value, and values by byte (255: none).
-local function base64_tables(digits)
-    local encode, decode = ffi_new("uint8_t[64]"), ffi_new("uint8_t[256]")
-    ffi.fill(decode, 256, 255)
-    for value = 0, 63 do
-        local c = byte(digits, value + 1)
-        encode[value] = c
-        decode[c] = value
-    end
-    return encode, decode
-end
-
-local STD_ENCODE, STD_DECODE = base64_tables(ALPHABET .. "+/")
-local URL_ENCODE, URL_DECODE = base64_tables(ALPHABET .. "-_")
-
-local function encode_base64(s, digits, pad)
-    local size = #s
-    local out = room(floor((size + 2) / 3) * 4)
-    local at = 0
-    for i = 1, size - 2, 3 do
-        local a, b, c = byte(s, i, i + 2)
-        out[at] = digits[rshift(a, 2)]
-        out[at + 1] = digits[bor(lshift(band(a, 3), 4), rshift(b, 4))]
-        out[at + 2] = digits[bor(lshift(band(b, 15), 2), rshift(c, 6))]
-        out[at + 3] = digits[band(c, 63)]
-        at = at + 4
-    end
-    local rest = size % 3
-    if rest ~= 0 then
-        local a = byte(s, size - rest + 1)
-        local b = rest == 2 and byte(s, size) or 0
-        out[at] = digits[rshift(a, 2)]
-        out[at + 1] = digits[bor(lshift(band(a, 3), 4), rshift(b, 4))]
-        at = at + 2
-        if rest == 2 then
-            out[at] = digits[lshift(band(b, 15), 2)]
-            at = at + 1
-        end
-        if pad then
-            for _ = rest, 2 do
-                out[at] = 61
-                at = at + 1
-            end
-        end
-    end
-    return ffi_string(out, at)
-end
-
--- The first "=" ends the text; what follows it is not looked at.
-local function decode_base64(s, values)
-    local size = 0
-    for i = 1, #s do
-        local c = byte(s, i)
-        if c == 61 then
-            break
-        end
-        if values[c] == 255 then
-            return nil
-        end
-        size = i
-    end
-    local rest = size % 4
-    if rest == 1 then
-        return nil
-    end
-
-    local out = room(size)
-    local at = 0
-    for i = 1, size - 3, 4 do
-        local a, b, c, d = byte(s, i, i + 3)
-        a, b, c, d = values[a], values[b], values[c], values[d]
-        out[at] = bor(lshift(a, 2), rshift(b, 4))
-        out[at + 1] = band(bor(lshift(b, 4), rshift(c, 2)), 255)
-        out[at + 2] = band(bor(lshift(c, 6), d), 255)
-        at = at + 3
-    end
-    if rest > 1 then
-        local a, b = byte(s, size - rest + 1, size - rest + 2)
-        a, b = values[a], values[b]
-        out[at] = bor(lshift(a, 2), rshift(b, 4))
-        at = at + 1
-        if rest == 3 then
-            out[at] = band(bor(lshift(b, 4), rshift(values[byte(s, size)], 2)), 255)
-            at = at + 1
-        end
-    end
-    return ffi_string(out, at)
-end
-
-function rt.encode_base64url(s)
-    return encode_base64(s, URL_ENCODE, false)
-end
-
-function rt.decode_base64url(s)
-    return decode_base64(s, URL_DECODE)
-end
-
-function ngx.encode_base64(s, no_padding)
-    if type(s) ~= "string" then
-        s = to_str(s)
-    end
-    if no_padding and no_padding ~= true then
-        error("bad no_padding: boolean expected, got " .. type(no_padding), 2)
-    end
-    return (encode_base64(s, STD_ENCODE, not no_padding))
-end
-
-function ngx.decode_base64(s)
-    if type(s) ~= "string" then
-        error("string argument only", 2)
-    end
-    return (decode_base64(s, STD_DECODE))
 end
 
 -- Checksums and digests -----------------------------------------------------------------

@@ -389,6 +389,11 @@ function ngx.encode_base64(text, no_padding) end
 ---@return string?
 function ngx.decode_base64(text) end
 
+---The same, but line ends and all other characters that are no digits are passed over.
+---@param text string
+---@return string?
+function ngx.decode_base64mime(text) end
+
 ---CRC-32, the quicker way for short strings.
 ---@param text string
 ---@return integer

@@ -102,7 +102,7 @@ rt.error_text = message
 --
 -- In the form of OpenResty's. Frames of this package stand for what is C there: a call into it is
 -- one line "[C]: in function 'NAME'", what lies below the user's outermost frame is left out,
--- and a handler, which is a function here, is a main chunk.
+-- and a handler, which is a function(...) here, is a main chunk.
 
 local MAX_FRAMES, MAX_BLOCKS = 22, 5
 
@@ -113,7 +113,7 @@ local function describe(info, outermost)
     end
     if info.namewhat ~= "" then
         return text .. " in function '" .. info.name .. "'"
-    elseif info.what == "main" or (outermost and info.linedefined == 1) then
+    elseif info.what == "main" or (outermost and info.linedefined == 1 and info.isvararg) then
         return text .. " in main chunk"
     elseif info.what == "C" then
         return text .. " ?"
@@ -132,9 +132,9 @@ local function frames(co, level)
     while true do
         local info
         if co then
-            info = getinfo(co, level, "Snlf")
+            info = getinfo(co, level, "Snlfu")
         else
-            info = getinfo(level, "Snlf")
+            info = getinfo(level, "Snlfu")
         end
         if not info or info.func == rt.run_sync then
             -- a filter may run on the stack of the handler whose output it filters
