@@ -391,6 +391,7 @@ OTHER_LOG = {
     "many headers": "nginx shows as much of the line as one of its buffers happens to hold",
 }
 
+
 class Server:
     """A running server and its error log."""
 
