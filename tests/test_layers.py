@@ -16,6 +16,7 @@ LAYERS = {
     "http": 1,
     "log": 1,
     "lua": 1,
+    "ipc": 2,
     "net": 2,
     "request": 2,
     "shm": 2,
