@@ -55,54 +55,54 @@ async def test_sync_and_async(serve: Serve, autojump_clock: Clock) -> None:
     assert trio.current_time() == pytest.approx(15)
 
 
-@pytest.mark.parametrize(
-    ("lua", "python"),
-    [
-        ("", ()),
-        ("nil", (None,)),
-        ("nil, nil", (None, None)),
-        ("true, false", (True, False)),
-        ("1, -2.0, 0.5, 2^53, 1/0", (1, -2, 0.5, 2**53, math.inf)),
-        ("'x', '', '\\195\\188'", ("x", "", "\u00fc")),
-        ("ngx.null", (None,)),
-        ("{1, 2, {3}}", ([1, 2, [3]],)),
-        ("{}", ({},)),
-        ("{a = 1, [2] = 'b', [true] = 0.5}", ({"a": 1, 2: "b", True: 0.5},)),
-        ("{[true] = 1}", ({True: 1},)),
-        ("{1, ngx.null, 3}", ([1, None, 3],)),
-        ("{1, nil, 3}", ({1: 1, 3: 3},)),
-    ],
-)
-async def test_arguments(serve: Serve, lua: str, python: tuple[Any, ...]) -> None:
+ARGUMENTS: list[tuple[str, tuple[Any, ...]]] = [
+    ("", ()),
+    ("nil", (None,)),
+    ("nil, nil", (None, None)),
+    ("true, false", (True, False)),
+    ("1, -2.0, 0.5, 2^53, 1/0", (1, -2, 0.5, 2**53, math.inf)),
+    ("'x', '', '\\195\\188'", ("x", "", "\u00fc")),
+    ("ngx.null", (None,)),
+    ("{1, 2, {3}}", ([1, 2, [3]],)),
+    ("{}", ({},)),
+    ("{a = 1, [2] = 'b', [true] = 0.5}", ({"a": 1, 2: "b", True: 0.5},)),
+    ("{[true] = 1}", ({True: 1},)),
+    ("{1, ngx.null, 3}", ([1, None, 3],)),
+    ("{1, nil, 3}", ({1: 1, 3: 3},)),
+]
+
+
+async def test_arguments(serve: Serve) -> None:
     seen: list[Any] = []
 
     async def take(*args: Any) -> None:
         seen.append(args)
 
-    assert await say(serve, f"ngx.say(select('#', f({lua})))", take) == "1"
-    assert seen == [python]
-    assert [type(value) for value in seen[0]] == [type(value) for value in python]
+    code = "".join(f"f({lua}) " for lua, _ in ARGUMENTS)
+    assert await say(serve, f"{code} ngx.say(select('#', f()))", take) == "1"
+    for args, (_, expected) in zip(seen, ARGUMENTS, strict=False):
+        assert args == expected
+        assert [type(value) for value in args] == [type(value) for value in expected]
 
 
-@pytest.mark.parametrize(
-    ("python", "lua"),
-    [
-        (None, "nil"),
-        ((), ""),
-        ((1, None), "1,nil"),
-        (True, "true"),
-        ("\u00fc", '"\\u00fc"'),
-        (b"x", '"x"'),
-        (bytearray(b"x"), '"x"'),
-        (memoryview(b"x"), '"x"'),
-        (0.5, "0.5"),
-        ([1, [2], (3,)], "[1,[2],[3]]"),
-        ([1, None, 3], "[1,null,3]"),
-        ({"a": {"b": [True]}}, '{"a":{"b":[true]}}'),
-        (MappingProxyType({b"a": None}), '{"a":null}'),
-    ],
-)
-async def test_results(serve: Serve, python: Any, lua: str) -> None:
+RESULTS: list[tuple[Any, str]] = [
+    (None, "nil"),
+    ((), ""),
+    ((1, None), "1,nil"),
+    (True, "true"),
+    ("\u00fc", '"\u00fc"'),
+    (b"x", '"x"'),
+    (bytearray(b"x"), '"x"'),
+    (memoryview(b"x"), '"x"'),
+    (0.5, "0.5"),
+    ([1, [2], (3,)], "[1,[2],[3]]"),
+    ([1, None, 3], "[1,null,3]"),
+    ({"a": {"b": [True]}}, '{"a":{"b":[true]}}'),
+    (MappingProxyType({b"a": None}), '{"a":null}'),
+]
+
+
+async def test_results(serve: Serve) -> None:
     code = """
         local cjson = require "cjson"
         local function show(...)
@@ -113,9 +113,10 @@ async def test_results(serve: Serve, python: Any, lua: str) -> None:
             end
             ngx.say(table.concat(out, ","))
         end
-        show(f())
         """
-    assert await say(serve, code, lambda: python) == lua.encode().decode("unicode_escape")
+    code += "".join(f"show(f({i})) " for i in range(len(RESULTS)))
+    said = await say(serve, code, lambda i: RESULTS[i][0])
+    assert said.split("\n") == [lua for _, lua in RESULTS]
 
 
 async def test_bytes(serve: Serve) -> None:
@@ -128,54 +129,53 @@ LOOP: list[Any] = []
 LOOP.append(LOOP)
 
 
-@pytest.mark.parametrize(
-    ("result", "message"),
-    [
-        (object(), "object cannot be passed to Lua"),
-        ([decimal.Decimal(1)], "decimal.Decimal cannot be passed to Lua"),
-        ({1, 2}, "set cannot be passed to Lua"),
-        (2**60, "the integer 1152921504606846976 is no Lua number"),
-        (LOOP, "a value contains itself, or is nested too deeply"),
-        ({None: 1}, "None cannot be a key of a Lua table"),
-        ({math.nan: 1}, "nan cannot be a key of a Lua table"),
-        ("\udc00", "'utf-8' codec can't encode"),
-        (print, "builtin_function_or_method cannot be passed to Lua"),
-    ],
-)
-async def test_results_that_cannot_cross(serve: Serve, result: Any, message: str) -> None:
-    said = await say(serve, "ngx.say(select(2, pcall(f)))", lambda: result)
-    assert f"python.m.f: bad result: {message}" in said
+UNFIT_RESULTS: list[tuple[Any, str]] = [
+    (object(), "object cannot be passed to Lua"),
+    ([decimal.Decimal(1)], "decimal.Decimal cannot be passed to Lua"),
+    ({1, 2}, "set cannot be passed to Lua"),
+    (2**60, "the integer 1152921504606846976 is no Lua number"),
+    (LOOP, "a value contains itself, or is nested too deeply"),
+    ({None: 1}, "None cannot be a key of a Lua table"),
+    ({math.nan: 1}, "nan cannot be a key of a Lua table"),
+    ("\udc00", "'utf-8' codec can't encode"),
+    (print, "builtin_function_or_method cannot be passed to Lua"),
+]
 
 
-@pytest.mark.parametrize(
-    ("argument", "message"),
-    [
-        ("print", "argument #1: a function cannot be passed to Python"),
-        ("1, io.stdout", "argument #2: userdata cannot be passed to Python"),
-        ("coroutine.create(function() end)", "argument #1: a coroutine cannot"),
-        ("1LL", "argument #1: a C value (cdata) cannot be passed to Python"),
-        ("{a = {b = print}}", "argument #1.a.b: a function cannot be passed to Python"),
-        ("{[print] = 1}", "argument #1: a function as a key cannot be passed to Python"),
-        ("{[{}] = 1}", "argument #1: a table as a key cannot be passed to Python"),
-        ("loop", ": the table contains itself, or is nested too deeply"),
-        ("'\\255'", "bad argument #1: a string is not UTF-8"),
-        ("{a = {'\\255'}}", "bad argument #1: a string is not UTF-8"),
-    ],
-)
+async def test_results_that_cannot_cross(serve: Serve) -> None:
+    code = "".join(f"ngx.say(select(2, pcall(f, {i}))) " for i in range(len(UNFIT_RESULTS)))
+    said = await say(serve, code, lambda i: UNFIT_RESULTS[i][0])
+    for line, (_, message) in zip(said.split("\n"), UNFIT_RESULTS, strict=True):
+        assert line.startswith(f"python.m.f: bad result: {message}")
+
+
+UNFIT_ARGUMENTS = [
+    ("print", "argument #1: a function cannot be passed to Python"),
+    ("1, io.stdout", "argument #2: userdata cannot be passed to Python"),
+    ("coroutine.create(function() end)", "argument #1: a coroutine cannot"),
+    ("1LL", "argument #1: a C value (cdata) cannot be passed to Python"),
+    ("{a = {b = print}}", "argument #1.a.b: a function cannot be passed to Python"),
+    ("{[print] = 1}", "argument #1: a function as a key cannot be passed to Python"),
+    ("{[{}] = 1}", "argument #1: a table as a key cannot be passed to Python"),
+    ("loop", ": the table contains itself, or is nested too deeply"),
+    ("'\\255'", "bad argument #1: a string is not UTF-8"),
+    ("{a = {'\\255'}}", "bad argument #1: a string is not UTF-8"),
+]
+
+
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_arguments_that_cannot_cross(
-    serve: Serve, argument: str, message: str, is_async: bool
-) -> None:
+async def test_arguments_that_cannot_cross(serve: Serve, is_async: bool) -> None:
     async def async_function(*_args: Any) -> None: ...
 
-    function = async_function if is_async else lambda *_args: None
-    code = f"""
-        local loop = {{}}  loop.x = loop
-        ngx.say(select(2, pcall(function() f({argument}) end)))
-        """
-    said = await say(serve, code, function)
-    assert said.startswith("content_by_lua(nginx.conf:2):3: python.m.f: ")
-    assert message in said
+    code = "local loop = {} loop.x = loop "
+    for argument, _ in UNFIT_ARGUMENTS:
+        code += f"ngx.say(select(2, pcall(function() f({argument}) end)))\n"
+    said = await say(serve, code, async_function if is_async else lambda *_args: None)
+    for number, (line, (_, message)) in enumerate(
+        zip(said.split("\n"), UNFIT_ARGUMENTS, strict=True), 1
+    ):
+        assert line.startswith(f"content_by_lua(nginx.conf:2):{number}: python.m.f: ")
+        assert message in line
 
 
 class Missing(LookupError):
@@ -243,7 +243,7 @@ async def test_it_ends_with_its_scope(serve: Serve, autojump_clock: Clock) -> No
 
     code = """
         local trio = require "trio"
-        trio.move_on_after(1, f)
+        trio.move_on_after(1, function() f() end)
         local co = ngx.thread.spawn(f)
         ngx.sleep(1)
         ngx.thread.kill(co)
@@ -345,6 +345,7 @@ async def test_where_functions_come_from(serve: Serve) -> None:
     module.expose("a.b.g")(one)
     app = ConfigBuilder(modules=[module])
     app.expose("m.h", lambda: "builder")
+    app.http(access_log="off")
     app.server(listen="127.0.0.1:80").location(
         "/",
         content_by_lua="""
