@@ -232,14 +232,20 @@ async def test_mistakes_name_what_is_wrong(
         ngx.say(select(2, pcall(tp.create, "p", os.execute)))
         ngx.say(select(2, pcall(tp.create, "p", 1)))
         ngx.say(select(2, pcall(tp.run, "p", function() return up end)))
+        local t = { f = function() return up end }
+        ngx.say(select(2, pcall(tp.run, "p", function() return t end)))
+        local find = ngx.re.match ngx.say(select(2, pcall(tp.run, "p", function() return find end)))
         ngx.say(select(2, pcall(tp.run, "p", function() return { a = os.time } end)))
         ngx.say(select(2, pcall(tp.run, "p", function() coroutine.yield() end)))
     """
+    place = "of the function at content_by_lua(nginx.conf:1)"
     assert await said(serve, conf(code)) == [
         'thread pool "nowhere" not found',
         "bad argument #2 (Lua function expected, got the C function os.execute)",
         "bad argument #2 (function expected, got number)",
-        'userdata cannot cross between threads: upvalue "up" of the function at content_by_lua(nginx.conf:1):7',
+        f'userdata cannot cross between threads: upvalue "up" {place}:7',
+        f'userdata cannot cross between threads: upvalue "up" {place}:8, which is upvalue "t".f {place}:9',
+        f'the function ngx.re.match cannot cross between threads: upvalue "find" {place}:10',
         "the C function os.time cannot cross between threads: return value #1.a",
         "the function has yielded: use threadpool.create and task:resume",
     ]
@@ -271,6 +277,26 @@ async def test_errors_arrive_whole(serve: Callable[..., Any], conf: Callable[...
     ]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "local function f() return 1 + f() end return f()",
+        "local function f() return (string.gsub('a', 'a', f)) end return f()",
+        "local function f() return (coroutine.wrap(f)()) end return f()",
+        "local t t = setmetatable({}, { __index = function(_, k) return t[k .. 'x'] end }) return t.a",
+    ],
+)
+async def test_endless_recursion(
+    serve: Callable[..., Any], conf: Callable[..., Any], body: str
+) -> None:
+    code = f"""
+        local ok, err = pcall(tp.run, "p", function() {body} end)
+        ngx.say(ok, (err:match("stack overflow")))
+        ngx.say(tp.run("p", function() return "still here" end))
+    """
+    assert await said(serve, conf(code)) == ["falsestack overflow", "still here"]
+
+
 async def test_what_is_there_in_a_thread(
     serve: Callable[..., Any], conf: Callable[..., Any]
 ) -> None:
@@ -292,7 +318,10 @@ async def test_what_is_there_in_a_thread(
 
 
 @pytest.mark.parametrize(
-    "name", ["var.x", "ctx", "status", "header.x", "say('x')", "socket.tcp()", "timer.at(0, print)", "req.get_headers()"]
+    "name",
+    [
+        "var.x", "ctx", "status", "header.x", "say('x')", "socket.tcp()", "timer.at(0, print)", "req.get_headers()", "sleep(1)",
+    ],
 )  # fmt: skip
 async def test_what_is_not_there_says_so(
     serve: Callable[..., Any], conf: Callable[..., Any], name: str
@@ -301,6 +330,44 @@ async def test_what_is_not_there_says_so(
         serve, conf(f'ngx.say(select(2, pcall(tp.run, "p", function() local x = ngx.{name} end)))')
     )
     assert f"ngx.{name.partition('(')[0]} is not available in a thread pool" in lines[0]
+
+
+@pytest.mark.parametrize("name", ["ngx.status", "ngx.var.x", "ngx.ctx"])
+async def test_nothing_of_a_request_can_be_set(
+    serve: Callable[..., Any], conf: Callable[..., Any], name: str
+) -> None:
+    lines = await said(
+        serve, conf(f'ngx.say(select(2, pcall(tp.run, "p", function() {name} = 1 end)))')
+    )
+    assert "is not available in a thread pool" in lines[0]
+
+
+async def test_modules_about_the_event_loop_fail_when_they_are_used(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    code = """
+        for _, name in ipairs { "ngx.semaphore.new", "ngx.resp.add_header", "resty.threadpool.run", "trio.sleep" } do
+            local ok, err = pcall(tp.run, "p", function()
+                local f = require(name:match("(.*)%."))[name:match("[^.]*$")]
+                local ok, err = pcall(f)
+                return err
+            end)
+            ngx.say(err)
+        end
+    """
+    assert [line.partition(":")[0] for line in await said(serve, conf(code))] == [
+        f"{name} is not available in a thread pool"
+        for name in ("ngx.semaphore.new", "ngx.resp.add_header", "resty.threadpool.run", "trio.sleep")
+    ]  # fmt: skip
+
+
+async def test_a_task_cannot_end_the_server(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    lines = await said(
+        serve, conf('ngx.say(select(2, pcall(tp.run, "p", function() os.exit(1) end)))')
+    )
+    assert "os.exit is not available in a thread pool" in lines[0]
 
 
 async def test_map(serve: Callable[..., Any], conf: Callable[..., Any]) -> None:
@@ -386,26 +453,97 @@ async def test_cancel(serve: Callable[..., Any], conf: Callable[..., Any], fifo:
     ]
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "local th = ngx.thread.spawn(forever) ngx.sleep(0) ngx.thread.kill(th)",
+        "ngx.thread.spawn(forever) ngx.sleep(0) ngx.exit(204)",
+        "require('trio').move_on_after(0.01, forever)",
+        "ngx.thread.spawn(forever) ngx.sleep(0) error('failed')",
+        "forever()",  # until the client leaves
+    ],
+    ids=["kill", "exit", "deadline", "error", "abort"],
+)
 async def test_an_abandoned_task_is_interrupted(
-    serve: Callable[..., Any], conf: Callable[..., Any]
+    serve: Callable[..., Any], conf: Callable[..., Any], code: str
 ) -> None:
-    code = """
-        local th = ngx.thread.spawn(tp.run, "p", function()
-            jit.off(true, true)
-            while true do pcall(error) end
-        end)
-        ngx.sleep(0)
-        ngx.thread.kill(th)
-        ngx.say("killed")
-    """
-    async with serve(conf(code)) as running:
-        client = await running.connect()
-        assert (await client.get("/"))[2] == b"killed\n"
+    config = conf(
+        """
+        local function forever()
+            tp.run("p", function()
+                jit.off(true, true)
+                while true do pcall(error) end
+            end)
+        end
+        """
+        + code,
+        http="lua_check_client_abort on;",
+    )
+    async with serve(config) as running:
         pool = running.worker.runtime.thread_pools["p"]
+        client = await running.connect()
         with trio.fail_after(20):
+            if code == "forever()":
+                await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                while not pool.stats().running:
+                    await trio.lowlevel.checkpoint()
+                await client.aclose()
+            else:
+                await client.get("/")
             while pool.stats().vms:
                 await trio.testing.wait_all_tasks_blocked()
                 await trio.lowlevel.checkpoint()
+        assert pool.stats().abandoned == 1
+
+
+async def test_blocked_threads_block_nobody_else(
+    serve: Callable[..., Any],
+    conf: Callable[..., Any],
+    fifo: str,
+    nursery: trio.Nursery,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two threads block, four tasks wait, the next one is refused; other requests go on."""
+    code = f"""
+        if not ngx.var.arg_block then return ngx.say("hello") end
+        local function wait(path)
+            local f = io.open(path, "rb")
+            f:setvbuf("no")
+            return #f:read()
+        end
+        ngx.say(select(2, pcall(tp.run, "p", wait, "{fifo}")))
+    """
+    answers: list[bytes] = []
+    async with serve(conf(code)) as running:
+        pool = running.worker.runtime.thread_pools["p"]
+
+        async def block() -> None:
+            client = await running.connect()
+            answers.append((await client.get("/?block=1"))[2])
+
+        for _ in range(7):
+            nursery.start_soon(block)
+            await trio.testing.wait_all_tasks_blocked()
+        assert answers == [b'thread pool "p" queue overflow: 4 tasks waiting\n']
+        client = await running.connect()
+        for _ in range(20):
+            assert (await client.get("/"))[2] == b"hello\n"
+        stats = pool.stats()
+        with capsys.disabled():
+            print(
+                f" [{stats.running} threads blocked, {stats.queued} tasks waiting, {stats.refused} refused,"
+                " 20 other requests served]",
+                end="",
+            )
+        assert (stats.running, stats.queued, stats.refused) == (2, 4, 1)
+        fd = os.open(fifo, os.O_WRONLY)
+        os.write(fd, b"\n" * 6)
+        os.close(fd)
+        with trio.fail_after(20):
+            while len(answers) < 7:
+                await trio.testing.wait_all_tasks_blocked()
+                await trio.lowlevel.checkpoint()
+        assert answers[1:] == [b"0\n"] * 6
 
 
 async def test_out_of_memory(serve: Callable[..., Any], conf: Callable[..., Any]) -> None:

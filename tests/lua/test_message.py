@@ -155,7 +155,7 @@ def test_two_functions_of_one_task_with_the_same_code_are_two(pair: Pair) -> Non
         ("os.time", "the C function os.time cannot cross between threads: argument #1"),
         ("(function() local t = {} t.a = { b = t } return t end)()", "a table that contains itself cannot cross between threads: argument #1.a.b"),
         ("(function() local t = {} for i = 1, 100 do t = { t } end return t end)()", "tables nested more than 100 deep cannot cross between threads: argument #1" + "[1]" * 100),
-        ("(function() local file = io.stdout return function() return file end end)()", 'userdata cannot cross between threads: upvalue "file" of the function at [string "return (function() local file = io.stdout ret..."]:1'),
+        ("(function() local file = io.stdout return function() return file end end)()", 'userdata cannot cross between threads: upvalue "file" of the function at [string "return (function() local file = io.stdout ret..."]:1, which is argument #1'),
     ],
 )  # fmt: skip
 def test_what_cannot_cross(pair: Pair, value: str, error: str) -> None:

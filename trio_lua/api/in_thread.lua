@@ -9,8 +9,8 @@ local rt = ...
 local ffi = require "ffi"
 
 local ngx = rt.ngx
-local error, type, tostring, setmetatable, rawget, next, pairs
-    = error, type, tostring, setmetatable, rawget, next, pairs
+local error, type, tostring, setmetatable, rawget, rawset, next, pairs
+    = error, type, tostring, setmetatable, rawget, rawset, next, pairs
 local match = string.match
 
 for name, value in next, rt.constants do
@@ -57,8 +57,13 @@ function os.execute(command)
     return ffi.C.trio_lua_pclose(process)
 end
 
+-- It would end the server, whose other threads still run.
+function os.exit()
+    error("os.exit is not available in a thread pool: it would end the server", 2)
+end
+
 local function unavailable(name)
-    error("ngx." .. name .. " is not available in a thread pool: it needs a request or the event loop", 3)
+    error(name .. " is not available in a thread pool: it needs a request or the event loop", 3)
 end
 
 local function stub(name)
@@ -85,7 +90,7 @@ for i = 1, #rt.tables do
     local name = rt.tables[i]
     if rawget(ngx, name) == nil then
         ngx[name] = {}
-        guarded[name] = guard(name)
+        guarded[name] = guard("ngx." .. name)
     end
 end
 for i = 1, #rt.functions do
@@ -94,7 +99,7 @@ for i = 1, #rt.functions do
     local t = outer and ngx[outer] or ngx
     inner = inner or name
     if rawget(t, inner) == nil then
-        t[inner] = stub(name)
+        t[inner] = stub("ngx." .. name)
     end
 end
 for name, meta in pairs(guarded) do
@@ -107,7 +112,27 @@ local FIELDS = { ctx = true, status = true, headers_sent = true, is_subrequest =
 setmetatable(ngx, {
     __index = function(_, key)
         if FIELDS[key] then
-            unavailable(key)
+            unavailable("ngx." .. key)
         end
     end,
+    __newindex = function(t, key, value)
+        if FIELDS[key] then
+            unavailable("ngx." .. key)
+        end
+        rawset(t, key, value)
+    end,
 })
+
+-- Modules of ours that are about requests or the event loop; they, too, load and then fail.
+local MODULES = { "ngx.location.stream", "ngx.req", "ngx.resp", "ngx.semaphore", "ngx.ssl", "resty.threadpool", "trio" }
+
+for i = 1, #MODULES do
+    local name = MODULES[i]
+    package.preload[name] = function()
+        return setmetatable({}, {
+            __index = function(_, key)
+                return stub(name .. "." .. tostring(key))
+            end,
+        })
+    end
+end

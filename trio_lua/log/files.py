@@ -84,8 +84,9 @@ class LogFile:
         if self._stream or self.fd < 0:
             return
         fd = os.open(self.path, _FLAGS, 0o644)
-        old, self.fd = self.fd, fd
-        os.close(old)
+        # the number stays: a thread may be about to write to it
+        os.dup2(fd, self.fd, inheritable=False)
+        os.close(fd)
 
     def close(self) -> None:
         """Close it; later writes are dropped."""

@@ -70,7 +70,7 @@ LUALIB = Path(__file__).parent / "lualib"
 
 _BOOT = b"""
 local rt = { py = {}, export = {}, ngx = {}, S = {} }
-python = nil
+python, package.loaded.python = nil, nil
 ngx = rt.ngx
 local load, dump, error, xpcall, traceback = loadstring, string.dump, error, xpcall, debug.traceback
 local function set(name, value) rt[name] = value end

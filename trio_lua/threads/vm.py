@@ -167,7 +167,9 @@ class ThreadVM:
 
         Machine code that LuaJIT has made, and C functions, do not notice before they return to the interpreter.
         """
-        if self._vm is not None:
+        # the reference keeps the Lua state where it is, whatever the thread does meanwhile
+        vm = self._vm
+        if vm is not None:
             _set_hook(self._state, self._hook, _MASK_COUNT, 1)
 
     def forget(self) -> None:

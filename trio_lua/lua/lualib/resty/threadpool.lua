@@ -10,7 +10,7 @@ local py = rt.py
 local error, type, select, pairs, setmetatable, getmetatable, pcall
     = error, type, select, pairs, setmetatable, getmetatable, pcall
 local getfenv, newproxy, floor = getfenv, newproxy, math.floor
-local encode, decode, c_name = message.encode, message.decode, message.c_name
+local encode, decode, function_name = message.encode, message.decode, message.function_name
 
 local DONE, SUSPENDED, FAILED = 0, 1, 2
 
@@ -31,7 +31,7 @@ local function check_function(f)
     if type(f) ~= "function" then
         error("bad argument #2 (function expected, got " .. type(f) .. ")", 3)
     elseif debug.getinfo(f, "S").what == "C" then
-        error("bad argument #2 (Lua function expected, got the C function " .. c_name(f) .. ")", 3)
+        error("bad argument #2 (Lua function expected, got the C function " .. function_name(f) .. ")", 3)
     end
 end
 

@@ -14,7 +14,7 @@ local string_buffer = require "string.buffer"
 
 local type, next, error, tostring, rawequal = type, next, error, tostring, rawequal
 local select, unpack, loadstring, setfenv = select, unpack, loadstring, setfenv
-local dump, format, find = string.dump, string.format, string.find
+local dump, format, find, sub = string.dump, string.format, string.find, string.sub
 local getupvalue, setupvalue, getinfo = debug.getupvalue, debug.setupvalue, debug.getinfo
 local upvalueid, upvaluejoin = debug.upvalueid, debug.upvaluejoin
 local istype, tonumber = ffi.istype, tonumber
@@ -28,6 +28,8 @@ local MAX_DEPTH = 100
 -- A buffer that has become longer than this is given back.
 local KEEP = 1048576
 local MAX_CACHED = 256
+-- What errors call the first value of a task's first message.
+local THE_FUNCTION = "the function"
 
 local null = ngx.null
 local buffer = string_buffer.new()
@@ -36,7 +38,7 @@ local _M = {}
 
 -- ------------------------------------------------------------------ errors
 
--- The place of a value: `where`, the number and the keys that lead to it.
+-- The place of a value: `where`, the keys that lead to it, and the function whose variable it is in.
 local function place(m)
     local text = m.where
     for i = 1, m.depth do
@@ -49,23 +51,42 @@ local function place(m)
             text = text .. "[" .. tostring(key) .. "]"
         end
     end
-    return text
+    if not m.owner then
+        return text
+    end
+    local info = getinfo(m.functions[m.owner], "S")
+    text = text .. " of the function at " .. info.short_src .. ":" .. info.linedefined
+    local outer = m.places[m.owner]
+    return outer == THE_FUNCTION and text or text .. ", which is " .. outer
 end
 
--- The name of a C function, as far as a standard table has it.
-local function c_name(f)
+local function name_in(t, f, prefix)
+    for key, value in next, t do
+        if rawequal(value, f) then
+            return prefix .. tostring(key)
+        end
+    end
+end
+
+-- The name of a function that is not the user's, as far as a module or a table of ngx has it.
+local function function_name(f)
     for name, module in next, package.loaded do
         if type(module) == "table" then
-            for key, value in next, module do
-                if rawequal(value, f) then
-                    return name == "_G" and tostring(key) or name .. "." .. tostring(key)
-                end
+            local found = name_in(module, f, name == "_G" and "" or name .. ".")
+            if found then
+                return found
             end
+        end
+    end
+    for name, t in next, ngx do
+        local found = type(name) == "string" and type(t) == "table" and name_in(t, f, "ngx." .. name .. ".")
+        if found then
+            return found
         end
     end
     return tostring(f)
 end
-_M.c_name = c_name
+_M.function_name = function_name
 
 -- In ngx.run_worker_thread's words, or in ours.
 local function refuse(m, name, text)
@@ -87,10 +108,14 @@ local function function_number(m, f)
     end
     local info = getinfo(f, "S")
     if info.what == "C" then
-        refuse(m, nil, "the C function " .. c_name(f))
+        refuse(m, nil, "the C function " .. function_name(f))
+    elseif sub(info.source, 1, 5) == "=ngx/" then
+        -- its variables mean something in its own VM only; the other has the same function
+        refuse(m, nil, "the function " .. function_name(f))
     end
     number = #m.functions + 1
     m.functions[number], m.functions[f] = f, number
+    m.places[number] = m.owner == nil and m.depth == 0 and m.where or place(m)
     return number
 end
 
@@ -198,7 +223,7 @@ local function encode_functions(m)
     while functions[i] do
         local f = functions[i]
         buffer:encode(true):encode(dump(f))
-        local info = getinfo(f, "Su")
+        local info = getinfo(f, "u")
         buffer:encode(info.nups)
         for n = 1, info.nups do
             local id = upvalueid(f, n)
@@ -209,7 +234,8 @@ local function encode_functions(m)
                 n_cells = n_cells + 1
                 cells[id] = n_cells
                 local name, value = getupvalue(f, n)
-                m.where = 'upvalue "' .. name .. '" of the function at ' .. info.short_src .. ":" .. info.linedefined
+                m.where = 'upvalue "' .. name .. '"'
+                m.owner = i
                 buffer:encode(n_cells):encode(convert(m, value))
             end
         end
@@ -224,7 +250,7 @@ local function encode_values(m, what, first, n, ...)
         local value = select(i, ...)
         local kind = type(value)
         if kind ~= "number" and kind ~= "boolean" and kind ~= "nil" and (kind ~= "string" or #value >= LONG) then
-            m.where = i == first and "the function" or what .. " #" .. i - first
+            m.where = i == first and THE_FUNCTION or what .. " #" .. i - first
             value = convert(m, value)
         end
         buffer:encode(value)
@@ -245,8 +271,8 @@ end
 
 local function new(plain, max_depth)
     return {
-        plain = plain, max_depth = max_depth, where = "", depth = 0, levels = 0, keys = {}, path = {}, replaced = false,
-        functions = {}, longs = {}, n_longs = 0,
+        plain = plain, max_depth = max_depth, where = "", owner = nil, depth = 0, levels = 0, keys = {}, path = {},
+        replaced = false, functions = {}, places = {}, longs = {}, n_longs = 0,
     }
 end
 
