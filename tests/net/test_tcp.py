@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import socket
 from typing import Any
 
@@ -12,7 +10,7 @@ import trio
 from upstream import echo, upstream
 
 from trio_lua.net.errors import SocketError
-from trio_lua.net.network import SystemNetwork
+from trio_lua.net.network import Network, SystemNetwork
 from trio_lua.net.tcp import TcpSocket, parse_destination
 
 
@@ -28,25 +26,13 @@ class Names:
         return self._addresses
 
 
-class Stuck(socket.socket):
-    """A socket whose connection attempt never ends."""
+class Hanging(SystemNetwork):
+    """A network in which connections to 127.0.0.2 are never made."""
 
-    def __init__(self, *_args: Any) -> None:
-        ours, self.theirs = socket.socketpair()
-        ours.setblocking(False)
-        super().__init__(fileno=ours.detach())
-        with contextlib.suppress(BlockingIOError):
-            while self.send(b"x" * 65536):
-                pass
-
-    def setsockopt(self, *_args: Any) -> None: ...
-
-    def connect_ex(self, _address: Any) -> int:
-        return errno.EINPROGRESS
-
-    def close(self) -> None:
-        self.theirs.close()
-        super().close()
+    async def connected(self, sock: socket.socket, address: Any) -> None:
+        if address[1][0] == "127.0.0.2":
+            await trio.sleep_forever()
+        await super().connected(sock, address)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +70,8 @@ def test_malformed_destinations(host: str, reason: str) -> None:
     assert caught.value.text == f'failed to parse host name "{host}": {reason}'
 
 
-def named(port: int) -> TcpSocket:
-    link = TcpSocket(SystemNetwork(), None)
+def named(port: int, network: Network | None = None) -> TcpSocket:
+    link = TcpSocket(network or SystemNetwork(), None)
     link.destination = parse_destination("some.name", port)
     assert not link.connect_nowait()
     return link
@@ -109,25 +95,20 @@ async def test_the_first_error_when_all_refuse() -> None:
 
 
 async def test_the_next_address_when_one_hangs(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: Any
+    autojump_clock: Any,
 ) -> None:
-    real = TcpSocket._new_socket
-
-    def new_socket(link: TcpSocket, address: Any) -> socket.socket:
-        return Stuck() if address[1][0] == "127.0.0.2" else real(link, address)
-
-    monkeypatch.setattr(TcpSocket, "_new_socket", new_socket)
+    network = Hanging()
     async with upstream(echo) as peer:
-        link = named(peer.port)
+        link = named(peer.port, network)
         await link.connect(10, Names("127.0.0.2", "127.0.0.1"), 1)
         assert trio.current_time() < 10
         link.close()
-        link = named(peer.port)
+        link = named(peer.port, network)
         with pytest.raises(SocketError, match="timeout") as caught:
             await link.connect(10, Names("127.0.0.2"), 1)
         text = f"lua tcp socket connect timed out, when connecting to 127.0.0.2:{peer.port}"
         assert caught.value.log == text
-        link = named(peer.port)
+        link = named(peer.port, network)
         with pytest.raises(SocketError) as caught:
             await link.connect(10, Names(), 1)
         assert caught.value.text == "some.name could not be resolved (110: Operation timed out)"
