@@ -16,7 +16,7 @@ import trio
 
 from trio_lua.net.errors import SocketError
 
-__all__ = ["DnsResolver", "parse_server", "system_servers"]
+__all__ = ["NOT_FOUND", "DnsResolver", "parse_server", "system_servers", "unresolved"]
 
 #: A server that has not answered by then is asked again, or the next one is.
 _PATIENCE = 5.0
@@ -33,7 +33,8 @@ _CODES = {
     4: "Unimplemented",
     5: "Operation refused",
 }
-_NOT_FOUND = 3
+#: The response code of a name that does not exist.
+NOT_FOUND = 3
 
 
 def parse_server(word: str) -> tuple[str, int]:
@@ -115,7 +116,7 @@ class DnsResolver:
         try:
             queries = [dns.message.make_query(name, kind) for kind in self._types]
         except dns.exception.DNSException:
-            raise _unresolved(name, _NOT_FOUND) from None
+            raise unresolved(name, NOT_FOUND) from None
         found: list[Any] = [None] * len(queries)
 
         async def ask(index: int) -> None:
@@ -126,8 +127,8 @@ class DnsResolver:
                 nursery.start_soon(ask, index)
         addresses = [address for _, texts, _ in found for address in texts]
         if not addresses:
-            code = next((code for _, _, code in found if code), _NOT_FOUND)
-            raise _unresolved(name, code)
+            code = next((code for _, _, code in found if code), NOT_FOUND)
+            raise unresolved(name, code)
         lifetime = min(ttl for ttl, texts, _ in found if texts)
         return (lifetime if self._valid is None else self._valid), addresses
 
@@ -165,7 +166,8 @@ def _addresses(answer: Any) -> tuple[float, list[str], int]:
     return math.inf, [], 0
 
 
-def _unresolved(name: str, code: int) -> SocketError:
+def unresolved(name: str, code: int) -> SocketError:
+    """The failure of a query with a response code."""
     return SocketError(
         f"{name} could not be resolved ({code}: {_CODES.get(code, 'Unknown error')})"
     )

@@ -2,9 +2,14 @@
 
 Everything works without pytest, too::
 
-    async with open_server("ngx.sleep(3600) ngx.say('hello')", clock=clock) as server:
-        response = await server.get("/")
-        assert (response.status, response.text) == (200, "hello\\n")
+    clock = LuaClock()
+
+    async def main():
+        async with open_server("ngx.sleep(3600) ngx.say('hello')", clock=clock) as server:
+            response = await server.get("/")
+            assert (response.status, response.text) == (200, "hello\\n")
+
+    run(main, clock=clock)
 
 The fixtures (:mod:`trio_lua.testing.plugin`) are thin wrappers around these names.
 """
@@ -14,20 +19,44 @@ from __future__ import annotations
 from trio_lua.testing.client import Client, Headers, Response
 from trio_lua.testing.clock import LuaClock
 from trio_lua.testing.log import LogRecord, LogRecords
+from trio_lua.testing.network import (
+    Answer,
+    DatagramPeer,
+    HttpPeer,
+    HttpRequest,
+    LuaNetwork,
+    NetworkFailure,
+    Peer,
+    RedisError,
+    RedisPeer,
+    Script,
+)
+from trio_lua.testing.run import run
 from trio_lua.testing.server import Leak, LuaServer, configuration, open_server
 from trio_lua.testing.vm import Lua, open_lua
 
 __all__ = [
+    "Answer",
     "Client",
+    "DatagramPeer",
     "Headers",
+    "HttpPeer",
+    "HttpRequest",
     "Leak",
     "LogRecord",
     "LogRecords",
     "Lua",
     "LuaClock",
+    "LuaNetwork",
     "LuaServer",
+    "NetworkFailure",
+    "Peer",
+    "RedisError",
+    "RedisPeer",
     "Response",
+    "Script",
     "configuration",
     "open_lua",
     "open_server",
+    "run",
 ]

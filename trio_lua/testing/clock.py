@@ -34,6 +34,7 @@ class LuaClock:
         self.mock = trio.testing.MockClock(autojump_threshold=0) if mock is None else mock
         self.epoch = epoch
         self._held = 0
+        self._real = False
 
     def current_time(self) -> float:
         """Seconds on the run's clock, which begins at 0."""
@@ -56,8 +57,14 @@ class LuaClock:
             yield
         finally:
             self._held -= 1
-            if not self._held:
+            if not self._held and not self._real:
                 self.mock.autojump_threshold = 0
+
+    def follow_real_time(self) -> None:
+        """From now on time passes as it does outside: something there takes part in the test."""
+        self._real = True
+        self.mock.autojump_threshold = math.inf
+        self.mock.rate = 1
 
     @contextlib.contextmanager
     def holding_for_threads(self) -> Iterator[None]:

@@ -9,6 +9,7 @@
 ``lua``              runs Lua code in a VM without a server
 ``lua_log``          error.log; records of level ``error`` and above fail the test unless allowed
 ``lua_clock``        the run's clock, which jumps over idle time
+``lua_network``      what the servers can reach, in memory; without this fixture it is the real network
 ``lua_patch``        ``lua_patch("ngx.worker.id", "function() return 7 end")`` in ``lua_server``
 ==================== ==========================================================================
 
@@ -27,7 +28,7 @@ import trio
 
 if TYPE_CHECKING:
     # pytest loads plugins for every run: what these names stand for is loaded by the first fixture
-    from trio_lua.testing import Client, LogRecords, Lua, LuaClock, LuaServer
+    from trio_lua.testing import Client, LogRecords, Lua, LuaClock, LuaNetwork, LuaServer
 
 __all__: list[str] = []
 
@@ -52,9 +53,11 @@ def _run(
     clock: trio.abc.Clock | None = None,
     instruments: Sequence[trio.abc.Instrument] = (),
 ) -> Any:
-    if clock is None:
-        clock = item.funcargs["lua_clock"].mock
-    return trio.run(function, clock=clock, instruments=instruments)
+    from trio_lua.testing import run
+
+    __tracebackhide__ = True
+    # pytest-trio names a clock only if a fixture is one, and then it is that of lua_clock
+    return run(function, clock=item.funcargs["lua_clock"], instruments=instruments)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -80,7 +83,7 @@ def lua_options() -> dict[str, Any]:
 
 
 @pytest.fixture
-def lua_clock(request: pytest.FixtureRequest) -> Iterator[LuaClock]:
+def lua_clock(request: pytest.FixtureRequest) -> LuaClock:
     """The run's clock: it jumps over idle time, and holds while threads work.
 
     A test that asks for pytest-trio's ``mock_clock`` or ``autojump_clock`` runs on that.
@@ -91,9 +94,7 @@ def lua_clock(request: pytest.FixtureRequest) -> Iterator[LuaClock]:
     for name in ("autojump_clock", "mock_clock"):
         if name in request.fixturenames:
             mock = request.getfixturevalue(name)
-    clock = LuaClock(mock)
-    with clock.holding_for_threads():
-        yield clock
+    return LuaClock(mock)
 
 
 @pytest.fixture
@@ -107,6 +108,30 @@ def lua_log() -> Iterator[LogRecords]:
     if unexpected:
         lines = "\n".join(map(str, unexpected))
         pytest.fail(f"unexpected records in error.log:\n{lines}", pytrace=False)
+
+
+@pytest.fixture
+def lua_network(lua_clock: LuaClock) -> Iterator[LuaNetwork]:
+    """What the servers of the test can reach; a script that is not followed fails the test."""
+    from trio_lua.testing import LuaNetwork
+
+    network = LuaNetwork(lua_clock)
+    yield network
+    missing = network.missing()
+    if missing:
+        lines = "\n".join(missing)
+        pytest.fail(f"the network was used in another way:\n{lines}", pytrace=False)
+
+
+@pytest.fixture
+def _lua_settings(
+    request: pytest.FixtureRequest, lua_log: LogRecords, lua_clock: LuaClock
+) -> dict[str, Any]:
+    """What every server of the test has in common."""
+    settings: dict[str, Any] = {"log": lua_log, "clock": lua_clock}
+    if "lua_network" in request.fixturenames:
+        settings["network"] = request.getfixturevalue("lua_network")
+    return settings
 
 
 def _asked_for(request: pytest.FixtureRequest, conf: Any, options: dict[str, Any]) -> Any:
@@ -123,7 +148,7 @@ def _asked_for(request: pytest.FixtureRequest, conf: Any, options: dict[str, Any
 
 @pytest.fixture
 async def make_lua_server(
-    lua_log: LogRecords, lua_clock: LuaClock, lua_options: dict[str, Any]
+    _lua_settings: dict[str, Any], lua_options: dict[str, Any]
 ) -> AsyncIterator[Callable[..., Awaitable[LuaServer]]]:
     """Starts servers that end with the test; arguments as for :func:`trio_lua.testing.open_server`."""
     from trio_lua.testing import open_server
@@ -141,7 +166,7 @@ async def make_lua_server(
     async with trio.open_nursery() as nursery:
 
         async def make(source: Any = None, **options: Any) -> LuaServer:
-            settings = {"log": lua_log, "clock": lua_clock, **lua_options, **options}
+            settings = {**_lua_settings, **lua_options, **options}
             server: LuaServer = await nursery.start(run, source, settings)
             return server
 
@@ -154,14 +179,13 @@ async def lua_server(
     request: pytest.FixtureRequest,
     lua_conf: Any,
     lua_options: dict[str, Any],
-    lua_log: LogRecords,
-    lua_clock: LuaClock,
+    _lua_settings: dict[str, Any],
 ) -> AsyncIterator[LuaServer]:
     """A server of what the marker ``lua`` or the fixture ``lua_conf`` says."""
     from trio_lua.testing import open_server
 
     source, options = _asked_for(request, lua_conf, lua_options)
-    async with open_server(source, **{"log": lua_log, "clock": lua_clock, **options}) as server:
+    async with open_server(source, **{**_lua_settings, **options}) as server:
         yield server
 
 
@@ -182,8 +206,8 @@ async def lua(
     request: pytest.FixtureRequest,
     lua_conf: Any,
     lua_options: dict[str, Any],
-    lua_log: LogRecords,
     lua_clock: LuaClock,
+    _lua_settings: dict[str, Any],
 ) -> AsyncIterator[Lua]:
     """A VM without a server, with the settings of ``lua_conf``."""
     from trio_lua.testing import configuration, open_lua
@@ -191,5 +215,6 @@ async def lua(
     source, options = _asked_for(request, lua_conf, lua_options)
     options = {name: value for name, value in options.items() if name != "allow_globals"}
     config = configuration(source, **options)
-    async with open_lua(config, log=lua_log, epoch=lua_clock.epoch) as vm:
+    settings = {name: value for name, value in _lua_settings.items() if name != "clock"}
+    async with open_lua(config, epoch=lua_clock.epoch, **settings) as vm:
         yield vm

@@ -25,6 +25,7 @@ from trio_lua.shm.shared_dict import SharedDict
 from trio_lua.testing.client import Client, Response
 from trio_lua.testing.clock import LuaClock
 from trio_lua.testing.log import LogRecords
+from trio_lua.testing.network import LuaNetwork
 from trio_lua.testing.vm import Lua
 
 __all__ = ["Leak", "LuaServer", "configuration", "open_server"]
@@ -182,6 +183,7 @@ async def open_server(
     *,
     log: LogRecords | None = None,
     clock: LuaClock | None = None,
+    network: LuaNetwork | None = None,
     allow_globals: bool = False,
     **options: Any,
 ) -> AsyncIterator[LuaServer]:
@@ -191,6 +193,7 @@ async def open_server(
         source, options: What to serve, as :func:`configuration` takes it.
         log: Its error.log; a new one by default.
         clock: The run's clock: ``ngx.now()`` then begins at its epoch.
+        network: What its sockets can reach; by default the real network.
         allow_globals: Whether modules may write global variables after ``init_by_lua*``.
 
     Raises:
@@ -202,7 +205,14 @@ async def open_server(
     log = LogRecords() if log is None else log
     async with trio.open_nursery() as nursery:
         epoch = None if clock is None else clock.epoch
-        worker = Worker(conf, error_log=log, product=PRODUCT, parked=False, epoch=epoch)
+        worker = Worker(
+            conf,
+            error_log=log,
+            product=PRODUCT,
+            parked=False,
+            epoch=epoch,
+            network=None if network is None else network.bound(nursery),
+        )
         await nursery.start(worker.run, [])
         async with trio.open_nursery() as clients:
             server = LuaServer(worker, log, clients)

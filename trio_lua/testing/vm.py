@@ -16,6 +16,7 @@ from trio_lua.errors import LuaError
 from trio_lua.lua.driver import Outcome
 from trio_lua.server.timers import Timers
 from trio_lua.testing.log import LogRecords
+from trio_lua.testing.network import LuaNetwork
 
 __all__ = ["KIT", "Lua", "open_lua"]
 
@@ -128,22 +129,33 @@ def _quoted(text: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def open_lua(config: Config, *, log: LogRecords, epoch: float) -> AsyncIterator[Lua]:
+async def open_lua(
+    config: Config, *, log: LogRecords, epoch: float, network: LuaNetwork | None = None
+) -> AsyncIterator[Lua]:
     """A VM without a server, with the ``http`` block's settings of a configuration.
 
     Args:
         config: The configuration; its ``init_by_lua*`` does not run.
         log: Where ``ngx.log`` goes.
         epoch: What the run's clock counts from, in seconds since 1970.
+        network: What its sockets can reach; by default the real network.
     """
-    runtime = Runtime(config, clock=lambda: trio.current_time() + epoch, sinks=[log], product="")
-    try:
-        async with trio.open_nursery() as nursery:
-            timers = Timers(runtime, nursery)
-            nursery.start_soon(timers.run)
-            yield Lua(runtime)
-            timers.drop()
-            await timers.drained()
-            nursery.cancel_scope.cancel()
-    finally:
-        runtime.vm.close()
+    async with trio.open_nursery() as nursery:
+        runtime = Runtime(
+            config,
+            clock=lambda: trio.current_time() + epoch,
+            sinks=[log],
+            product="",
+            network=None if network is None else network.bound(nursery),
+        )
+        try:
+            async with runtime.sockets.running(), runtime.thread_pools.running():
+                timers = Timers(runtime, nursery)
+                nursery.start_soon(timers.run)
+                yield Lua(runtime)
+                timers.drop()
+                await timers.drained()
+        finally:
+            runtime.datagrams.close()
+            runtime.vm.close()
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,63 @@
+"""Runs on virtual time that go the same way every time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import trio
+from trio._core import _run as trio_scheduler
+
+from trio_lua.testing.clock import LuaClock
+
+__all__ = ["run"]
+
+T = TypeVar("T")
+
+
+def run(
+    function: Callable[..., Awaitable[T]],
+    *args: Any,
+    clock: LuaClock | None = None,
+    instruments: Sequence[trio.abc.Instrument] = (),
+) -> T:
+    """Run an async function as :func:`trio.run` does, on virtual time.
+
+    Trio runs tasks that are ready at the same time in random order. Here the order is the same in every
+    run, so that a test that is run again logs the same.
+
+    Args:
+        function: What to run.
+        args: Its arguments.
+        clock: A new one by default.
+        instruments: As for :func:`trio.run`.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        BaseException: What it raises, without the groups around a single exception.
+    """
+    __tracebackhide__ = True
+    clock = LuaClock() if clock is None else clock
+    # Trio's own switch, which its plugin for Hypothesis uses
+    scheduler: Any = trio_scheduler
+    was = scheduler._ALLOW_DETERMINISTIC_SCHEDULING
+    scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True
+    state = scheduler._r.getstate()
+    scheduler._r.seed(0)
+    try:
+        with clock.holding_for_threads():
+            return trio.run(function, *args, clock=clock.mock, instruments=instruments)
+    except BaseException as error:
+        failure = error
+    finally:
+        scheduler._r.setstate(state)
+        scheduler._ALLOW_DETERMINISTIC_SCHEDULING = was
+    raise _alone(failure)
+
+
+def _alone(error: BaseException) -> BaseException:
+    """What is inside of groups of one."""
+    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    return _alone(inner[0]) if len(inner) == 1 else error
