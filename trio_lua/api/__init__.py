@@ -19,6 +19,7 @@ FAMILIES = (
     "request",
     "log",
     "headers",
+    "waiting",
     "output",
     "serve",
     "control",

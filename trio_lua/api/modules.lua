@@ -122,11 +122,13 @@ function rt.export.run_hook(id, kind, name, phase)
 end
 
 local CONTENT = 8
+-- where filters may wait the engine concludes
+local concluded = rt.strict_phases ~= false and after_content or ended
 
 function rt.export.run_content_hook(id, name)
     local r = requests[id]
     r.phase = CONTENT
-    return after_content(r, start(r, hooks.content[name], r.loc.content_value))
+    return concluded(r, start(r, hooks.content[name], r.loc.content_value))
 end
 
 -- --------------------------------------------------------------------- ndk.set_var

@@ -9,7 +9,8 @@ local rt = ...
 local S, ngx, py, requests = rt.S, rt.ngx, rt.py, rt.requests
 local type, tostring, select, error, pairs, floor = type, tostring, select, error, pairs, math.floor
 local format, concat, find, lower = string.format, table.concat, string.find, string.lower
-local checker, closure, run_sync, suspend = rt.checker, rt.closure, rt.run_sync, rt.suspend
+local checker, closure, suspend = rt.checker, rt.closure, rt.suspend
+local run_filter = rt.run_filter or rt.run_sync
 local response_head = rt.response_head
 local buffer = require "string.buffer"
 
@@ -167,7 +168,7 @@ local function run_header_filters(r, loc, handler)
     local filters = loc.header_filters
     if filters then
         for i = 1, #filters, 2 do
-            local ok, err = run_sync(r, HEADER_FILTER, filters[i], r, filters[i + 1])
+            local ok, err = run_filter(r, HEADER_FILTER, filters[i], r, filters[i + 1])
             if not ok then
                 return false, "failed to run the header filter of a module: " .. err
             end
@@ -181,7 +182,7 @@ local function run_header_filters(r, loc, handler)
         return false, err
     end
     local ok
-    ok, err = run_sync(r, HEADER_FILTER, fn)
+    ok, err = run_filter(r, HEADER_FILTER, fn)
     if not ok then
         return false, "failed to run header_filter_by_lua*: " .. err
     end
@@ -211,6 +212,10 @@ local function send_header(r)
     local handler = loc.header_filter
     if handler then
         r.header_sent = false
+        if r.filtering then
+            rt.wait_for_filter(r)
+            return send_header(r)
+        end
         local ok, err = run_header_filters(r, loc, handler)
         r.header_sent = true
         if not ok then
@@ -297,7 +302,7 @@ local function run_body_filter(r, data, last)
     if fn then
         local old1, old2 = arg[1], arg[2]
         arg[1], arg[2] = data, last
-        ok, result = run_sync(r, BODY_FILTER, fn)
+        ok, result = run_filter(r, BODY_FILTER, fn)
         data, last = arg[1], arg[2]
         arg[1], arg[2] = old1, old2
         err = result
@@ -344,6 +349,12 @@ end
 -- Returns what body_filter_by_lua and the filters of modules make of a piece; nil when one of them failed.
 local function filter_body(r, data, last)
     local loc = r.loc
+    if r.filtering then
+        rt.wait_for_filter(r)
+        if r.broken or r.complete then
+            return nil
+        end
+    end
     if loc.body_filter ~= 0 and not (r.filter_eof and not last) then
         if r.filter_eof then
             data = ""
@@ -369,7 +380,7 @@ local function filter_body(r, data, last)
     if filters and not r.header_only and not (last and r.filtered_last) then
         r.filtered_last = last
         for i = 1, #filters, 2 do
-            local ok, result = run_sync(r, BODY_FILTER, filters[i], r, filters[i + 1], data, last)
+            local ok, result = run_filter(r, BODY_FILTER, filters[i], r, filters[i + 1], data, last)
             if not ok then
                 rt.raw_log(4, "failed to run the body filter of a module: " .. result, r)
                 r.broken, r.keepalive = true, false
@@ -750,6 +761,9 @@ end
 
 rt.conclude = conclude
 
+-- What filters a response for Python. Where filters may wait these are the functions of threads (waiting.lua).
+rt.response = { conclude = conclude }
+
 function rt.export.conclude(id)
     local r = requests[id]
     S.r, S.th, S.now = r, nil, nil
@@ -803,46 +817,53 @@ function rt.export.content(id, handler, phase, path, location)
     return after_content(r, start_thread(r, fn))
 end
 
+local function with_request(r, ...)
+    S.r = r
+    return ...
+end
+
 -- Body bytes of a content handler written in Python. Returns bytes for the connection: none when a header filter
 -- asked for another response, which follows when the handler ends.
-function rt.export.send(id, data, last)
-    local r = requests[id]
-    local old = S.r
-    S.r, S.th, S.now = r, nil, nil
+local function send(r, data, last)
     if not r.header_sent then
         send_header(r)
     end
     if not r.pending_special then
         write(r, data, last)
     end
-    S.r = old
     local out = r.out
     return out and #out > 0 and out:get() or ""
+end
+rt.response.send = send
+
+function rt.export.send(id, data, last)
+    local r = requests[id]
+    local old = S.r
+    S.r, S.th, S.now = r, nil, nil
+    return with_request(old, send(r, data, last))
 end
 
 -- A complete short response made by Python (return, error pages): headers are set already. Returns as above, or
 -- nil and the status of the other response.
-function rt.export.respond(id, status, content_type, body)
-    local r = requests[id]
+local function respond(r, status, content_type, body)
     r.status = status
     r.ct, r.ct_set = content_type, true
     r.cl = #body
     r.headers_started = true
     r.special = true
-    local data = rt.export.send(id, body, true)
+    local data = send(r, body, true)
     if r.pending_special then
         return nil, replacement(r)
     end
     return data
 end
+rt.response.respond = respond
 
--- ngx.exit(2xx): the end of the response; the status is the exit's unless one was set before.
-function rt.export.exit_status(id)
+function rt.export.respond(id, ...)
     local r = requests[id]
+    local old = S.r
     S.r, S.th, S.now = r, nil, nil
-    local data, keepalive, special = conclude(r)
-    S.r = nil
-    return data, keepalive, special
+    return with_request(old, respond(r, ...))
 end
 
 -- Forget what a failed handler had prepared, as a special response does.

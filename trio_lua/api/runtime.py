@@ -35,18 +35,20 @@ from trio_lua.api.socket import Sockets
 from trio_lua.api.subrequest import Runner
 from trio_lua.api.threadpool import ThreadPools
 from trio_lua.api.udp import Datagrams
+from trio_lua.api.waiting import Waiting
 from trio_lua.config.model import Config, LuaCode, Template, Var
 from trio_lua.errors import LuaError, ProtocolError
 from trio_lua.http.status import REASONS
 from trio_lua.log.capture import LogBuffer
 from trio_lua.log.error_log import Log
+from trio_lua.lua import paths
 from trio_lua.lua.driver import Driver
 from trio_lua.lua.ops import OpTable
 from trio_lua.lua.vm import VM
 from trio_lua.net.network import Network
 from trio_lua.request.context import ClientConnection
 from trio_lua.request.exchange import Captures
-from trio_lua.request.phase import ALLOWED, CONTEXT_NAMES, PHASE_NAMES, Phase
+from trio_lua.request.phase import CONTEXT_NAMES, PHASE_NAMES, Phase, allowed
 from trio_lua.request.state import Request
 from trio_lua.shm.shared_dict import SharedDict
 from trio_lua.shm.zone import FILES as _SHM
@@ -131,30 +133,6 @@ class Regexes:
         return names
 
 
-def _default_path(prefix: str) -> tuple[str, str]:
-    path = os.environ.get("LUA_PATH", "")
-    standard = (
-        "./?.lua;/usr/local/share/luajit-2.1/?.lua;"
-        "/usr/local/share/lua/5.1/?.lua;/usr/local/share/lua/5.1/?/init.lua;"
-        "/usr/local/lib/lua/5.1/?.lua;/usr/local/lib/lua/5.1/?/init.lua;"
-        "/usr/share/luajit-2.1/?.lua;/usr/share/lua/5.1/?.lua;/usr/share/lua/5.1/?/init.lua"
-    )
-    cpath = os.environ.get("LUA_CPATH", "")
-    cstandard = (
-        "./?.so;/usr/local/lib/lua/5.1/?.so;/usr/lib/x86_64-linux-gnu/lua/5.1/?.so;"
-        "/usr/lib/aarch64-linux-gnu/lua/5.1/?.so;/usr/local/lib/lua/5.1/loadall.so"
-    )
-    return _merge_path(path, standard, prefix), _merge_path(cpath, cstandard, prefix)
-
-
-def _merge_path(path: str | None, default: str, prefix: str) -> str:
-    """``;;`` stands for the default, ``$prefix`` and ``${prefix}`` for the server prefix."""
-    if not path:
-        return default
-    path = path.replace("${prefix}", prefix).replace("$prefix", prefix)
-    return path.replace(";;", f";{default};").strip(";")
-
-
 class Runtime:
     """The Lua side of a worker.
 
@@ -235,7 +213,10 @@ class Runtime:
             "ops": table.numbers,
             "context_names": {int(k): v for k, v in CONTEXT_NAMES.items()},
             "phase_names": {int(k): v for k, v in PHASE_NAMES.items()},
-            "allowed": {name: int(phases) for name, phases in ALLOWED.items()},
+            "allowed": {
+                name: int(phases) for name, phases in allowed(strict=http.lua_strict_phases).items()
+            },
+            "strict_phases": http.lua_strict_phases,
             "plain_coroutine_phases": int(_PLAIN_COROUTINES),
             "status_lines": {code: f"{code} {text}" for code, text in REASONS.items()},
             "log_level": sinks[0].level if sinks else 0,
@@ -265,10 +246,9 @@ class Runtime:
         call = vm.export("shared_call")
         #: The shared dictionaries by name.
         self.shared = {name: SharedDict(zone, call) for name, zone in self._zones.items()}
-        path, cpath = _default_path(prefix)
         vm.export("set_paths")(
-            os.fsencode(_merge_path(http.lua_package_path, path, prefix)),
-            os.fsencode(_merge_path(http.lua_package_cpath, cpath, prefix)),
+            os.fsencode(paths.lua_path(http.lua_package_path, prefix)),
+            os.fsencode(paths.lua_cpath(http.lua_package_cpath, prefix)),
         )
         export = vm.export
         # The request
@@ -304,7 +284,6 @@ class Runtime:
         self.add_header = export("add_header")
         self.reset_response = export("reset_response")
         self.response_state = export("response_state")
-        self.exit_status = export("exit_status")
         self.log = export("log")
         self.define_location = export("define_location")
         self.define_endpoint = export("define_endpoint")
@@ -335,6 +314,9 @@ class Runtime:
             export("declare_group")(name.encode())
         RUNTIMES.add(self)
         self.modules = Modules(config, vm, self.connections)
+        if not http.lua_strict_phases:
+            #: Runs the handlers that may wait only with ``lua_strict_phases off``; not there with ``on``.
+            self.waiting = Waiting(self)
 
     def handler(self, code: LuaCode) -> int:
         """The VM's number of a handler; its code is compiled when it first runs."""
@@ -387,11 +369,14 @@ class Runtime:
 
     def run_set(self, request: Any, handler: LuaCode) -> bytes | None:
         """Run a ``set_by_lua*`` handler: its value, or None when it failed (and that is logged)."""
-        path = None
-        if handler.path is not None:
-            path = self.handler_path(request, handler)
+        path = self.handler_path(request, handler)
         self.set_args(request.id, *[request.evaluate(arg) for arg in handler.args])
         result = self.run_sync(request.id, self.handler(handler), int(Phase.SET), path)
+        return self.set_value(request, result)
+
+    @staticmethod
+    def set_value(request: Any, result: Any) -> bytes | None:
+        """The value of a ``set_by_lua*`` handler from what running it returned; None when it failed, which is logged."""
         if result is True:
             return b""
         ok, value = result[0], result[1]
@@ -399,6 +384,12 @@ class Runtime:
             return _text(value)
         request.log(4, b"failed to run set_by_lua*: " + value)
         return None
+
+    def main_path(self, handler: LuaCode) -> bytes | None:
+        """The path of the file of a handler outside of requests; None for inline code."""
+        if handler.path is None:
+            return None
+        return os.fsencode(os.path.join(self.config.prefix, handler.path.raw))
 
     def handler_path(self, request: Any, handler: LuaCode) -> bytes | None:
         """The path of a ``*_by_lua_file`` handler for a request; None for inline code."""
@@ -415,10 +406,7 @@ class Runtime:
         Raises:
             LuaError: It failed; the message has the traceback in it.
         """
-        path = None
-        if handler.path is not None:
-            path = os.fsencode(os.path.join(self.config.prefix, handler.path.raw))
-        result = self.run_main(self.handler(handler), path, int(phase))
+        result = self.run_main(self.handler(handler), self.main_path(handler), int(phase))
         if result is not True:
             raise LuaError(result[1].decode("utf-8", "replace"))
 

@@ -471,6 +471,7 @@ class Http:
     lua_package_path: str | None = None
     lua_package_cpath: str | None = None
     lua_shared_globals: bool = False
+    lua_strict_phases: bool = True
     lua_sa_restart: bool = True
     lua_regex_cache_max_entries: int = 1024
     lua_regex_match_limit: int = 0

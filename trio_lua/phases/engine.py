@@ -15,9 +15,9 @@ from __future__ import annotations
 import contextlib
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Union
+from typing import Any, Union
 
 import trio
 
@@ -73,6 +73,19 @@ class Status:
 _UNAUTHORIZED = Status(401)
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Filters may wait before the next step is known (``lua_strict_phases off``).
+
+    Attributes:
+        result: What they leave.
+        step: What follows from that.
+    """
+
+    result: Coroutine[Any, Any, Any]
+    step: Callable[[Request, Any], Step]
+
+
 class _Done:
     """The response is complete."""
 
@@ -84,7 +97,7 @@ class _Next:
 _DONE = _Done()
 _NEXT = _Next()
 
-Step = Union[Goto, Status, _Done, _Next]
+Step = Union[Goto, Status, Later, _Done, _Next]
 
 
 class Engine:
@@ -136,7 +149,9 @@ class Engine:
         try:
             await self._walk(request, step)
         finally:
-            self._log(request)
+            rest = self._log(request)
+            if rest is not None:
+                await rest
         return False
 
     def quit(self) -> None:
@@ -160,7 +175,9 @@ class Engine:
             await self._walk(request, await self._before_location(request))
         finally:
             if request.plan.settings.log_subrequest:
-                self._log(request)
+                rest = self._log(request)
+                if rest is not None:
+                    await rest
 
     async def refuse(self, request: Request, status: int, why: bytes, level: int) -> None:
         """Answer a request that could not be read; ``why`` is logged at ``level``."""
@@ -170,7 +187,9 @@ class Engine:
         try:
             await self._walk(request, Status(status))
         finally:
-            self._log(request)
+            rest = self._log(request)
+            if rest is not None:
+                await rest
 
     async def _walk(self, request: Request, step: Step) -> None:
         """Go from place to place until the response is complete."""
@@ -182,6 +201,8 @@ class Engine:
                     step = await self._before_location(request)
                 else:
                     step = await self._goto(request, step.name)
+            elif isinstance(step, Later):
+                step = step.step(request, await step.result)
             else:
                 step = await self._goto(request, None)
 
@@ -197,7 +218,10 @@ class Engine:
             if step is not _NEXT:
                 return step
         if server.program is not None:
-            step = self._rewrite(request, server.program, at_server=True)
+            outcome = rewrite.run(server.program, request)
+            if isinstance(outcome, rewrite.WaitForLua):
+                outcome = await self._set_by_lua(request, outcome)
+            step = self._rewrite(request, outcome, at_server=True)
             if step is not _NEXT:
                 return step
         return _NEXT
@@ -264,7 +288,10 @@ class Engine:
             if step is not _NEXT:
                 return step
         if plan.program is not None:
-            step = self._rewrite(request, plan.program, at_server=False)
+            outcome = rewrite.run(plan.program, request)
+            if isinstance(outcome, rewrite.WaitForLua):
+                outcome = await self._set_by_lua(request, outcome)
+            step = self._rewrite(request, outcome, at_server=False)
             plan = request.plan
             if step is not _NEXT:
                 return step
@@ -305,8 +332,10 @@ class Engine:
             if status:
                 return Status(status)
         path = None if content.code.path is None else lua.handler_path(request, content.code)
+        # where filters wait the response is not ended with the handler
+        run = lua.run if plan.filters_wait else lua.content
         return await self._after_content(
-            request, lua.content(request.id, content.number, int(Phase.CONTENT), path, None)
+            request, run(request.id, content.number, int(Phase.CONTENT), path, None)
         )
 
     async def _chain(self, request: Request, index: int, result: object) -> Step:
@@ -348,8 +377,16 @@ class Engine:
 
     # ------------------------------------------------------------- steps
 
-    def _rewrite(self, request: Request, program: rewrite.Program, *, at_server: bool) -> Step:
-        outcome = rewrite.run(program, request)
+    async def _set_by_lua(self, request: Request, outcome: rewrite.Outcome) -> rewrite.Outcome:
+        """Run a rewrite program to its end, with handlers that may wait."""
+        while isinstance(outcome, rewrite.WaitForLua):
+            value = await self._lua.waiting.value(request, outcome.handler)
+            outcome = rewrite.go_on(outcome, value)
+        return outcome
+
+    def _rewrite(self, request: Request, outcome: rewrite.Outcome, *, at_server: bool) -> Step:
+        """What follows from the outcome of a rewrite program."""
+        assert not isinstance(outcome, rewrite.WaitForLua)
         lua = self._lua
         location = outcome.location
         if location is not None:
@@ -402,7 +439,12 @@ class Engine:
         return self._respond(request, status, kind, text)
 
     def _respond(self, request: Request, status: int, kind: bytes | None, body: bytes) -> Step:
-        result = self._lua.respond(request.id, status, kind, body)
+        if request.plan.filters_wait:
+            waiting = self._lua.waiting.response(request, b"respond", status, kind, body)
+            return Later(waiting, self._responded)
+        return self._responded(request, self._lua.respond(request.id, status, kind, body))
+
+    def _responded(self, request: Request, result: Any) -> Step:
         if isinstance(result, tuple):
             return Status(result[1])
         self._output(request, result)
@@ -609,7 +651,7 @@ class Engine:
                 self._output(request, result[1])
                 request.keepalive = result[2]
                 return _DONE
-        if result == Outcome.DONE:
+        if result == Outcome.DONE or result == Outcome.SENT:
             return self._conclude(request)
         return self._left(request, result, Phase.CONTENT)
 
@@ -660,12 +702,7 @@ class Engine:
                 return Status(code)
             return _NEXT
         if 200 <= code < 300 and code != 204:
-            data, keepalive, special_code = self._three(lua.exit_status(request.id))
-            if special_code is not None:
-                return Status(special_code)
-            self._output(request, data)
-            request.keepalive = keepalive
-            return _DONE
+            return self._conclude(request)
         return Status(code)
 
     # ------------------------------------------------------------ responses
@@ -684,7 +721,12 @@ class Engine:
 
     def _conclude(self, request: Request) -> Step:
         """End the response of what has produced it."""
-        data, keepalive, code = self._three(self._lua.conclude(request.id))
+        if request.plan.filters_wait:
+            return Later(self._lua.waiting.response(request, b"conclude"), self._concluded)
+        return self._concluded(request, self._lua.conclude(request.id))
+
+    def _concluded(self, request: Request, result: tuple[object, ...]) -> Step:
+        data, keepalive, code = self._three(result)
         if code is not None:
             return Status(code)
         self._output(request, data)
@@ -754,16 +796,31 @@ class Engine:
 
     # ------------------------------------------------------------------ log
 
-    def _log(self, request: Request) -> None:
+    def _log(self, request: Request) -> Coroutine[Any, Any, None] | None:
+        """The log phase; what is returned is the rest of it, to be awaited."""
         plan: Plan = request.plan
         if not plan.has_log:
-            return
+            return None
+        if plan.log_waits:
+            return self._log_waiting(request)
         lua = self._lua
         if plan.log is not None:
             path = lua.handler_path(request, plan.log.code)
-            result = lua.run_sync(request.id, plan.log.number, int(Phase.LOG), path)
-            if result is not True and result[0] is not True:
-                lua.put(request.id, b"phase", int(Phase.LOG))
-                request.log(_ERROR, b"failed to run log_by_lua*: " + result[1])
+            self._logged(request, lua.run_sync(request.id, plan.log.number, int(Phase.LOG), path))
         if plan.access_logs:
             self._logs.write(request, plan.access_logs)
+        return None
+
+    async def _log_waiting(self, request: Request) -> None:
+        plan: Plan = request.plan
+        assert plan.log is not None
+        try:
+            self._logged(request, await self._lua.waiting.log(request, plan.log.code))
+        finally:
+            if plan.access_logs:
+                self._logs.write(request, plan.access_logs)
+
+    def _logged(self, request: Request, result: Any) -> None:
+        if result is not True and result[0] is not True:
+            self._lua.put(request.id, b"phase", int(Phase.LOG))
+            request.log(_ERROR, b"failed to run log_by_lua*: " + result[1])

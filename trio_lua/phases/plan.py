@@ -59,11 +59,13 @@ class Plan:
         "content",
         "files",
         "files_hooks",
+        "filters_wait",
         "has_log",
         "id",
         "limited",
         "location",
         "log",
+        "log_waits",
         "max_body",
         "max_requests",
         "methods",
@@ -100,6 +102,9 @@ class Plan:
         self.log: Handler | None = None
         self.access_logs: tuple[AccessLog, ...] = ()
         self.has_log = False
+        #: Whether filters of the response and the log handler may wait (``lua_strict_phases off``).
+        self.filters_wait = False
+        self.log_waits = False
         #: The steps of a location that has nothing but inline handlers; else empty.
         self.chain: tuple[tuple[Handler, Phase], ...] = ()
         self.files = files
@@ -221,7 +226,11 @@ class Plans:
             inner = getattr(instruction, "location", None)
             if inner is not None:
                 self._location(inner, server, parent)
-        return compile_program(location.rewrite, server_level=location.kind is MatchKind.SERVER)
+        return compile_program(
+            location.rewrite,
+            server_level=location.kind is MatchKind.SERVER,
+            strict=self._runtime.config.http.lua_strict_phases,
+        )
 
     def _location(self, location: Location, server: ServerPlan, parent: Plan | None) -> Plan:
         self._count += 1
@@ -256,8 +265,13 @@ class Plans:
         if location.limit_except is not None:
             plan.methods = frozenset(m.encode() for m in location.limit_except.methods)
             plan.limited = self._location(location.limit_except.location, server, plan)
+        constants = self._constants(plan)
+        if not http.lua_strict_phases:
+            plan.filters_wait = "header_filter" in constants or "body_filter" in constants
+            plan.log_waits = plan.log is not None
         plan.chain = self._chain(plan)
-        self._runtime.define_location(plan.id, self._constants(plan))
+        constants["released_early"] = bool(plan.chain) and not plan.has_log
+        self._runtime.define_location(plan.id, self._runtime.vm.to_lua(constants))
         return plan
 
     def _chain(self, plan: Plan) -> tuple[tuple[Handler, Phase], ...]:
@@ -274,6 +288,7 @@ class Plans:
         ]
         if (
             plan.content is None
+            or plan.filters_wait
             or any(handler.code.code is None for handler, _ in steps)
             or plan.program is not None
             or plan.precontent is not None
@@ -290,7 +305,7 @@ class Plans:
             return ()
         return tuple(steps)
 
-    def _constants(self, plan: Plan) -> Any:
+    def _constants(self, plan: Plan) -> dict[str, Any]:
         """What Lua reads of a location (``r.loc``)."""
         location, settings, server = plan.location, plan.settings, plan.server.server
         runtime = self._runtime
@@ -317,7 +332,6 @@ class Plans:
             "if_modified_since": settings.if_modified_since,
             "code_cache": settings.lua_code_cache,
             "body_buffer_size": settings.client_body_buffer_size,
-            "released_early": bool(plan.chain) and not plan.has_log,
         }
         values["socket"] = runtime.sockets.constants(settings)
         if not settings.uninitialized_variable_warn:
@@ -336,7 +350,7 @@ class Plans:
                         _absolute(code.path, runtime.config.prefix)
                     )
         runtime.modules.add_constants(values, location, runtime.template)
-        return runtime.vm.to_lua(values)
+        return values
 
 
 def _absolute(path: Template, prefix: str) -> Template:

@@ -18,7 +18,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Union
 
@@ -49,7 +49,9 @@ __all__ = [
     "Program",
     "Redirect",
     "Restart",
+    "WaitForLua",
     "compile_program",
+    "go_on",
     "jump",
     "run",
 ]
@@ -136,7 +138,16 @@ def jump(target: bytes) -> InternalRedirect:
     return InternalRedirect(uri, args or None)
 
 
-Outcome = Union[Continue, Broke, Restart, Finish, Redirect, Failed]
+@dataclass(frozen=True, slots=True)
+class WaitForLua:
+    """Run a ``set_by_lua`` handler and hand its value to :func:`go_on`; None when it failed."""
+
+    handler: LuaCode
+    state: _State
+    name: str
+
+
+Outcome = Union[Continue, Broke, Restart, Finish, Redirect, Failed, WaitForLua]
 
 _CONTINUE = Continue()
 
@@ -209,6 +220,14 @@ class _SetByLua:
 
 
 @dataclass(frozen=True, slots=True)
+class _WaitForLua:
+    """``set_by_lua`` whose handler may wait (``lua_strict_phases off``)."""
+
+    name: str
+    handler: LuaCode
+
+
+@dataclass(frozen=True, slots=True)
 class _SetByFunction:
     name: str
     function: str
@@ -253,7 +272,7 @@ class _Break:
     pass
 
 
-_Step = Union[_Set, _SetByLua, _SetByFunction, _Rewrite, _Return, _Break, _If]
+_Step = Union[_Set, _SetByLua, _WaitForLua, _SetByFunction, _Rewrite, _Return, _Break, _If]
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,25 +285,31 @@ class Program:
         return bool(self.steps)
 
 
-def compile_program(instructions: Iterable[Instruction], *, server_level: bool = False) -> Program:
+def compile_program(
+    instructions: Iterable[Instruction], *, server_level: bool = False, strict: bool = True
+) -> Program:
     """Prepare a program for :func:`run`.
 
     Args:
         instructions: In the order written.
         server_level: Whether they stand directly in a server, where ``if`` makes no location.
+        strict: Whether Lua handlers cannot wait (``lua_strict_phases``); if they can, the program stops for each.
     """
-    return Program(_compile(instructions, server_level))
+    return Program(_compile(instructions, server_level, strict))
 
 
-def _compile(instructions: Iterable[Instruction], server_level: bool) -> tuple[_Step, ...]:
-    return tuple(_compile_step(instruction, server_level) for instruction in instructions)
+def _compile(
+    instructions: Iterable[Instruction], server_level: bool, strict: bool
+) -> tuple[_Step, ...]:
+    return tuple(_compile_step(instruction, server_level, strict) for instruction in instructions)
 
 
-def _compile_step(instruction: Instruction, server_level: bool) -> _Step:
+def _compile_step(instruction: Instruction, server_level: bool, strict: bool) -> _Step:
     if isinstance(instruction, SetVar):
         return _Set(instruction.name, _Text(instruction.value))
     if isinstance(instruction, SetByLua):
-        return _SetByLua(instruction.name, instruction.handler)
+        kind = _SetByLua if strict else _WaitForLua
+        return kind(instruction.name, instruction.handler)
     if isinstance(instruction, SetByFunction):
         args = tuple(_Text(arg) for arg in instruction.args)
         return _SetByFunction(instruction.name, instruction.function, args)
@@ -298,7 +323,7 @@ def _compile_step(instruction: Instruction, server_level: bool) -> _Step:
     return _If(
         _compile_condition(instruction.condition),
         None if server_level else instruction.location,
-        _compile(instruction.location.rewrite, server_level),
+        _compile(instruction.location.rewrite, server_level, strict),
     )
 
 
@@ -345,10 +370,12 @@ def _compile_condition(condition: Condition) -> _Test:
 class _State:
     """What a running program has to remember."""
 
-    __slots__ = ("changed", "encode", "exchange", "location")
+    __slots__ = ("changed", "encode", "exchange", "location", "stack")
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, steps: tuple[_Step, ...]) -> None:
         self.exchange = exchange
+        #: The steps that are still to run: of the block that runs last, of those around it before.
+        self.stack = [iter(steps)]
         self.location: Location | None = None
         self.changed = False
         # nginx starts in its quoting mode, which the first matching rewrite leaves.
@@ -359,16 +386,31 @@ def run(program: Program, exchange: Exchange) -> Outcome:
     """Run a program for one request and tell what it decided."""
     if not program.steps:
         return _CONTINUE
-    state = _State(exchange)
-    outcome = _run(program.steps, state)
-    if outcome is not None:
-        return outcome
+    return _run(_State(exchange, program.steps))
+
+
+def go_on(waiting: WaitForLua, value: bytes | None) -> Outcome:
+    """Run the rest of a program that stopped for a handler."""
+    state = waiting.state
+    if value is None:
+        return Failed(state.location)
+    state.exchange.set_variable(waiting.name, value)
+    return _run(state)
+
+
+def _run(state: _State) -> Outcome:
+    stack = state.stack
+    while stack:
+        outcome = _run_block(stack[-1], state)
+        if outcome is not None:
+            return outcome
     if state.changed:
         return Restart(state.location)
     return Continue(state.location) if state.location is not None else _CONTINUE
 
 
-def _run(steps: tuple[_Step, ...], state: _State) -> Outcome | None:
+def _run_block(steps: Iterator[_Step], state: _State) -> Outcome | None:
+    """Run up to the end of a block, or to an ``if`` that holds: its block is the top of the stack then."""
     exchange = state.exchange
     for step in steps:
         if isinstance(step, _Set):
@@ -383,8 +425,9 @@ def _run(steps: tuple[_Step, ...], state: _State) -> Outcome | None:
                 continue
             if step.location is not None:
                 state.location = step.location
-            outcome = _run(step.body, state)
-        elif isinstance(step, _Rewrite):
+            state.stack.append(iter(step.body))
+            return None
+        if isinstance(step, _Rewrite):
             outcome = _rewrite(step, state)
         elif isinstance(step, _Return):
             return _return(step, state)
@@ -398,10 +441,13 @@ def _run(steps: tuple[_Step, ...], state: _State) -> Outcome | None:
                 return Failed(state.location)
             exchange.set_variable(step.name, value)
             continue
+        elif isinstance(step, _WaitForLua):
+            return WaitForLua(step.handler, state, step.name)
         else:
             return Broke(state.location, state.changed)
         if outcome is not None:
             return outcome
+    state.stack.pop()
     return None
 
 

@@ -14,6 +14,7 @@ import resource
 import time
 from collections.abc import Iterable, Mapping
 
+import trio_lua.lua.paths  # noqa: F401  (reads the environment before this changes it)
 from trio_lua.errors import ConfigError, TrioLuaError
 from trio_lua.log.files import os_error
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntFlag
 
-__all__ = ["ALLOWED", "CONTEXT_NAMES", "PHASE_NAMES", "Phase"]
+__all__ = ["ALLOWED", "CONTEXT_NAMES", "PHASE_NAMES", "Phase", "allowed"]
 
 
 class Phase(IntFlag):
@@ -132,3 +132,15 @@ ALLOWED: Mapping[str, Phase] = {
     "ngx.arg.body_filter": Phase.BODY_FILTER,
     "timer": Phase.ALL & ~Phase.EXIT_WORKER,
 }
+
+#: What ``lua_strict_phases off`` allows, and where: names of waits, with ``coroutine``, through which they must find
+#: their way.
+_WAITS = ("ngx.sleep", "ngx.socket", "coroutine")
+_LENIENT = Phase.INIT_WORKER | Phase.SET | Phase.HEADER_FILTER | Phase.BODY_FILTER | Phase.LOG
+
+
+def allowed(*, strict: bool) -> Mapping[str, Phase]:
+    """:data:`ALLOWED` with ``lua_strict_phases on`` (OpenResty's rules) or off."""
+    if strict:
+        return ALLOWED
+    return {**ALLOWED, **{name: ALLOWED[name] | _LENIENT for name in _WAITS}}

@@ -201,7 +201,10 @@ class Request:
         return self.lua.compresses(self.id, content_type, length)  # type: ignore[no-any-return]
 
     async def send(self, data: bytes, *, last: bool = False) -> None:
-        result = self.lua.send(self.id, data, last)
+        if self.plan.filters_wait:
+            result = await self.lua.waiting.response(self, b"send", data, last)
+        else:
+            result = self.lua.send(self.id, data, last)
         if result:
             connection = self.connection
             if connection.write(result) > 262144:

@@ -39,7 +39,7 @@ from trio_lua.server.connection import ANSWERED, Connection
 from trio_lua.server.listener import Endpoint
 from trio_lua.server.parked import ParkedDriver
 from trio_lua.server.task import serve_stream
-from trio_lua.server.timers import Timers
+from trio_lua.server.timers import Timer, Timers
 from trio_lua.server.transport import Broken, Transport
 from trio_lua.shm.zone import Zone
 
@@ -397,8 +397,12 @@ class Worker:
             ):
                 self._outer = outer
                 self._timers = Timers(self.runtime, outer)
-                self._run_hook(http.init_worker_by_lua, Phase.INIT_WORKER)
-                outer.start_soon(self._timers.run)
+                if http.lua_strict_phases:
+                    self._run_hook(http.init_worker_by_lua, Phase.INIT_WORKER)
+                    outer.start_soon(self._timers.run)
+                else:
+                    outer.start_soon(self._timers.run)
+                    await self._init_worker(http.init_worker_by_lua)
                 async with trio.open_nursery() as inner:
                     self._nursery = inner
                     self._start(outer, inner, listeners)
@@ -424,6 +428,16 @@ class Worker:
         if handler is not None:
             try:
                 self.runtime.run_init(handler, phase)
+            except LuaError as error:
+                self.log(4, f"{_name(handler)} error: {error.message}".encode())
+
+    async def _init_worker(self, handler: LuaCode | None) -> None:
+        """The same for ``init_worker_by_lua*`` where it may wait."""
+        if handler is not None:
+            owner = Timer(0, self.runtime)
+            owner.inline = False
+            try:
+                await self.runtime.waiting.main(owner, handler, Phase.INIT_WORKER)
             except LuaError as error:
                 self.log(4, f"{_name(handler)} error: {error.message}".encode())
 

@@ -66,6 +66,7 @@ slots(
     "access_by_lua_no_postpone",
     "lua_sa_restart",
     "lua_shared_globals",
+    "lua_strict_phases",
     "precontent_by_lua_no_postpone",
     "rewrite_by_lua_no_postpone",
 )

@@ -241,6 +241,7 @@ local function on_error(err)
     end
     return text .. "\nstack traceback:" .. (rt.load_trace(err) or frames(nil, 1))
 end
+rt.on_error = on_error
 
 -- Call f in a phase that may not suspend (set, filters, log); S.r, phase and S.th are put back.
 -- Returns true, results... or false, message with traceback. S.sync is the coroutine on whose stack
