@@ -61,3 +61,7 @@ class ProtocolError(TrioLuaError):
     def __init__(self, message: str, status: int = 400) -> None:
         self.status = status
         super().__init__(message)
+
+
+class IPCError(TrioLuaError):
+    """An alert could not be sent, or a request was not answered; the message is the one that Lua gets."""

@@ -42,6 +42,7 @@ FAMILIES = (
     "base",
     "shared",
     "worker",
+    "ipc",
     "modules",
     "python",
 )

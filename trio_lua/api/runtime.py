@@ -29,6 +29,7 @@ from trio_lua.api import (
     var,
 )
 from trio_lua.api import time as time_api
+from trio_lua.api.ipc import Alerts
 from trio_lua.api.modules import Modules
 from trio_lua.api.python import PythonFunctions
 from trio_lua.api.socket import Sockets
@@ -199,6 +200,8 @@ class Runtime:
         if subrequests is not None:
             subrequest.install(table, subrequests)
         functions = PythonFunctions(table, config)
+        #: The alerts between workers.
+        self.alerts = Alerts(table)
         plain: dict[str, Callable[..., Any]] = {**codec.calls(), **time_api.calls(clock)}
         for name, call in {**plain, **(calls or {})}.items():
             table.call(name, call)
@@ -241,6 +244,7 @@ class Runtime:
         )
         self.thread_pools.bind(vm)
         functions.bind(vm)
+        self.alerts.bind(vm)
         vm.set("main_location", {"socket": self.sockets.constants(http.settings)})
         self.regexes = Regexes(vm)
         call = vm.export("shared_call")

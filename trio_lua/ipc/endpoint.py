@@ -81,10 +81,9 @@ class Endpoint:
         self._links = [_Link(other, writer) for other, writer in enumerate(writers)]
         self._incarnation = table.incarnation(slot)
         self._assembler = Assembler(self._incarnation, self._alive)
-        self._inbox = bytearray(MAX_DATAGRAM)
         self._own: deque[bytearray] = deque()
         self._arrived = trio.Event()
-        self._idle = trio.Event()
+        self._idle = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
         self._drained: Callable[[int, int], None] = lambda _slot, _waiting: None
 
@@ -166,7 +165,7 @@ class Endpoint:
             link.waiting -= len(message)
             self._drained(link.slot, link.waiting)
         link.busy = False
-        self._idle.set()
+        self._idle.unpark_all()
 
     async def _put(self, link: _Link, incarnation: int, pieces: tuple[Buffer, ...]) -> bool:
         """Send a datagram; False when nobody can receive it any more."""
@@ -184,8 +183,7 @@ class Endpoint:
     async def flushed(self) -> None:
         """Wait until nothing waits any more, but for receivers whose inboxes are not known yet."""
         while self._own or any(link.busy for link in self._links):
-            self._idle = trio.Event()
-            await self._idle.wait()
+            await self._idle.park()
 
     # ---------------------------------------------------------------- receiving
 
@@ -227,7 +225,7 @@ class Endpoint:
             deliver(self.slot, self.pid, message)
             self._drained(self.slot, link.waiting)
             if not self._own:
-                self._idle.set()
+                self._idle.unpark_all()
             turn += 1
             if turn % _BATCH == 0:
                 await trio.lowlevel.checkpoint()
@@ -235,7 +233,7 @@ class Endpoint:
     async def _receive(self, deliver: Deliver, room: Callable[[], Awaitable[None]]) -> None:
         assert self._reader is not None
         receive = self._reader.recvmsg_into
-        inbox = memoryview(self._inbox)
+        inbox = memoryview(bytearray(MAX_DATAGRAM))
         ancillary = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
         turn = 0
         while True:

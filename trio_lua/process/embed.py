@@ -14,6 +14,7 @@ from typing import Any, Union, overload
 import trio
 
 from trio_lua import __version__
+from trio_lua.api.ipc import Ipc
 from trio_lua.api.threadpool import PoolHandle
 from trio_lua.config.model import Config, Listen
 from trio_lua.config.overrides import without_implied_logs
@@ -39,12 +40,14 @@ class Server:
         addresses: What it is bound to: ``(host, port)`` pairs (four values for IPv6), or the path of
             a Unix socket, in the order of the ``listen`` directives.
         shared: The shared dictionaries (``lua_shared_dict``) by name.
+        ipc: Alerts between Lua code and the program (``ngx.ipc``).
     """
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self.addresses: tuple[Any, ...] = tuple(worker.addresses)
         self.shared: Mapping[str, SharedDict] = worker.runtime.shared
+        self.ipc = Ipc(worker.runtime.alerts)
 
     @property
     def urls(self) -> tuple[str, ...]:

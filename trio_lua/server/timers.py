@@ -1,37 +1,19 @@
 """Timers: handlers without a client, owned by the worker.
 
 Lua keeps the timers that wait and starts the function of one that fires, in the turn of the clock; what it leaves
-waiting becomes a task of the worker's nursery. Its owner is a request as any other, but for the client.
+waiting becomes a task of the worker's nursery.
 """
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Coroutine
 from typing import Any
 
 import trio
 
 from trio_lua.api.runtime import Runtime
-from trio_lua.lua.driver import Outcome, resume_detached
-from trio_lua.request.state import Request
+from trio_lua.server.clientless import serve_without_client
 
-__all__ = ["Timer", "Timers"]
-
-_ALERT, _ERROR = 2, 4
-
-
-async def _go_on(coroutine: Coroutine[Any, Any, None]) -> None:
-    await resume_detached(coroutine)
-
-
-class Timer(Request):
-    """The owner of a timer's threads; it has no connection and no place in the configuration."""
-
-    __slots__ = ()
-
-    def __init__(self, id: int, lua: Runtime) -> None:
-        super().__init__(id, lua, None, b"", 0)  # type: ignore[arg-type]
+__all__ = ["Timers"]
 
 
 class Timers:
@@ -67,30 +49,13 @@ class Timers:
 
     def _fired(self, id: int, result: Any) -> None:
         if id:
-            coroutine = self._serve(Timer(id, self._lua), result)
-            try:
-                coroutine.send(None)
-            except StopIteration:
-                pass
-            else:
-                self._nursery.start_soon(_go_on, coroutine)
+            serve_without_client(self._lua, self._nursery, id, result, self._ended)
+        self._notice()
+
+    def _ended(self, id: int) -> None:
+        self._lua.end_timer(id)
         self._notice()
 
     def _notice(self) -> None:
         if self._changed is not None:
             self._changed.set()
-
-    async def _serve(self, timer: Timer, result: Any) -> None:
-        try:
-            result = await self._lua.driver.finish(timer, result)
-            if type(result) is tuple and result[0] == Outcome.FAILED:
-                timer.log(
-                    _ERROR,
-                    b"lua entry thread aborted: runtime error: %b\nstack traceback:\n%b"
-                    % (result[1], result[2]),
-                )
-        except Exception:
-            timer.log(_ALERT, b"internal error: " + traceback.format_exc().encode())
-        finally:
-            self._lua.end_timer(timer.id)
-            self._notice()

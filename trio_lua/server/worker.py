@@ -23,6 +23,7 @@ from trio_lua.config.model import Config, Listen, LuaCode, Settings, Source, Tem
 from trio_lua.config.variables import Variables
 from trio_lua.debug import threads
 from trio_lua.errors import LuaError, ProtocolError
+from trio_lua.ipc.endpoint import Endpoint as MessageEndpoint
 from trio_lua.log.capture import CapturedLog, LogBuffer
 from trio_lua.log.error_log import ALERT, ERROR, ErrorLog, Log
 from trio_lua.log.files import LogFiles
@@ -35,6 +36,7 @@ from trio_lua.phases.matcher import ServerTable
 from trio_lua.phases.plan import Plans
 from trio_lua.request.phase import Phase
 from trio_lua.request.state import Request
+from trio_lua.server.alerts import AlertHandlers
 from trio_lua.server.connection import ANSWERED, Connection
 from trio_lua.server.listener import Endpoint
 from trio_lua.server.parked import ParkedDriver
@@ -64,6 +66,8 @@ class Worker:
             machine's.
         zones: The memory of the shared dictionaries; by default the worker makes its own.
         network: Where the sockets of Lua code lead; by default to the system's network.
+        ipc: Leads to the other workers, and is closed at the end; by default there are none. May also be set, as an
+            attribute, before :meth:`run`.
 
     Attributes:
         now: Seconds since the epoch, of the present turn.
@@ -88,8 +92,10 @@ class Worker:
         epoch: float | None = None,
         zones: Mapping[str, Zone] | None = None,
         network: Network | None = None,
+        ipc: MessageEndpoint | None = None,
     ) -> None:
         self.config = config
+        self.ipc = ipc
         http = config.http
         self._captured = (
             None
@@ -379,6 +385,7 @@ class Worker:
         """
         http = self.config.http
         ready = False
+        alerts: AlertHandlers | None = None
         try:
             if http.init_by_lua is not None:
                 try:
@@ -397,11 +404,14 @@ class Worker:
             ):
                 self._outer = outer
                 self._timers = Timers(self.runtime, outer)
+                alerts = AlertHandlers(self.runtime, outer, self.ipc)
                 if http.lua_strict_phases:
                     self._run_hook(http.init_worker_by_lua, Phase.INIT_WORKER)
                     outer.start_soon(self._timers.run)
+                    outer.start_soon(alerts.run)
                 else:
                     outer.start_soon(self._timers.run)
+                    outer.start_soon(alerts.run)
                     await self._init_worker(http.init_worker_by_lua)
                 async with trio.open_nursery() as inner:
                     self._nursery = inner
@@ -409,10 +419,13 @@ class Worker:
                     task_status.started(self)
                     await self._drained.wait()
                 await self._timers.drained()
+                await alerts.drained()
                 outer.cancel_scope.cancel()
         finally:
             if ready:
                 self._run_hook(http.exit_worker_by_lua, Phase.EXIT_WORKER)
+            if alerts is not None:
+                alerts.close()
             self._report_leaks()
             self.close(listeners)
 
@@ -579,6 +592,7 @@ async def run_worker(
     task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED,
     product: str = f"nginx/{NGINX_VERSION}",
     zones: Mapping[str, Zone] | None = None,
+    ipc: MessageEndpoint | None = None,
 ) -> None:
     """Run a worker on listening sockets or Trio listeners, which are its own to close.
 
@@ -587,7 +601,7 @@ async def run_worker(
         LuaError: ``init_by_lua*`` failed.
     """
     try:
-        worker = Worker(config, error_log=error_log, product=product, zones=zones)
+        worker = Worker(config, error_log=error_log, product=product, zones=zones, ipc=ipc)
     except BaseException:
         _close(listeners)
         raise
