@@ -65,7 +65,10 @@ class Worker:
     async def until(self, code: str, expected: str) -> None:
         """Wait until Lua code has this result."""
         with trio.fail_after(20):
-            while (result := await self.run(code)) != expected:
+            while True:
+                result = await self.run(code)
+                if result == expected:
+                    return
                 await trio.sleep(0.01)
 
 
