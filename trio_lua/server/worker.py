@@ -37,11 +37,12 @@ from trio_lua.phases.plan import Plans
 from trio_lua.request.phase import Phase
 from trio_lua.request.state import Request
 from trio_lua.server.alerts import AlertHandlers
+from trio_lua.server.clientless import Clientless
 from trio_lua.server.connection import ANSWERED, Connection
 from trio_lua.server.listener import Endpoint
 from trio_lua.server.parked import ParkedDriver
 from trio_lua.server.task import serve_stream
-from trio_lua.server.timers import Timer, Timers
+from trio_lua.server.timers import Timers
 from trio_lua.server.transport import Broken, Transport
 from trio_lua.shm.zone import Zone
 
@@ -447,7 +448,7 @@ class Worker:
     async def _init_worker(self, handler: LuaCode | None) -> None:
         """The same for ``init_worker_by_lua*`` where it may wait."""
         if handler is not None:
-            owner = Timer(0, self.runtime)
+            owner = Clientless(0, self.runtime)
             owner.inline = False
             try:
                 await self.runtime.waiting.main(owner, handler, Phase.INIT_WORKER)
