@@ -33,6 +33,7 @@ from trio_lua.config.builder import from_lua
 from trio_lua.config.directives import Context, Directive, default_table
 from trio_lua.config.families import later
 from trio_lua.config.model import Config, Http, Server, Settings, Template
+from trio_lua.config.tls import TlsOptions
 from trio_lua.log.error_log import NullErrorLog
 from trio_lua.modules import BUNDLED
 from trio_lua.request.phase import ALLOWED, PHASE_NAMES, Phase
@@ -115,6 +116,7 @@ _TITLES = {
     "rewrite": "Rewriting",
     "logs": "Logs",
     "lua": "Lua",
+    "tls": "TLS",
 }
 
 _CONTEXTS = {
@@ -188,7 +190,7 @@ def _directive(row: Directive) -> tuple[str, ...]:
 
 
 def _default(name: str) -> str:
-    for model in (Settings, Server, Http, Config):
+    for model in (Settings, Server, TlsOptions, Http, Config):
         for item in fields(model):
             if item.name == name and item.default is not MISSING:
                 return _value(name, item.default)

@@ -218,3 +218,18 @@ def test_overrides(
     assert options.folder == f"{tmp_path}/"
     assert ServeOptions("x", prefix="/").folder == "/"
     assert ServeOptions("x", prefix="sub").folder == f"{os.getcwd()}/sub/"
+
+
+def test_certificate_of_the_command_line(configuration: list[Config | ConfigError]) -> None:
+    listens = (Listen("127.0.0.1", 8443, ssl=True),)
+    config = load(ServeOptions(code="", certfile="c.pem", keyfile="k.pem"), listens)
+    [server] = config.http.servers
+    assert server.tls is not None
+    assert server.tls.ssl_certificate == (os.path.abspath("c.pem"),)
+    assert server.tls.ssl_certificate_key == (os.path.abspath("k.pem"),)
+    both = load(ServeOptions(code="", certfile="c.pem"), listens).http.servers[0].tls
+    assert both is not None
+    assert both.ssl_certificate_key == both.ssl_certificate
+    configuration[0] = config
+    with pytest.raises(ConfigError, match="has a certificate already"):
+        load(ServeOptions(target="nginx.conf", certfile="c.pem"))

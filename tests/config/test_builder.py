@@ -101,7 +101,7 @@ def test_handlers_are_named_after_the_program() -> None:
         ({"etag": 1}, 'invalid value "1" in "etag" directive, it must be "on" or "off"', ""),
         ({"return_": ()}, 'invalid number of arguments in "return" directive', "1 to 2 arguments"),
         ({"worker_processes": 1}, '"worker_processes" directive is not allowed here', "main"),
-        ({"ssl_certificate": "x"}, '"ssl_certificate" directive is not supported yet', "TLS"),
+        ({"ssl_trusted": "x"}, '"ssl_trusted" directive is not supported yet', "TLS"),
         ({"server_rewrite_by_lua": ""}, "invalid location config: no runnable Lua code", ""),
         ({"set": {"x": 1}}, 'invalid variable name "x"', ""),
         ({"location": {"/": 1}}, 'invalid number of arguments in "location" directive', ""),

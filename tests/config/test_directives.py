@@ -58,10 +58,10 @@ def refused(text: str) -> ConfigError:
         ("postpone_output x;", '"postpone_output" directive invalid value', ""),
         ("keepalive_requests x;", '"keepalive_requests" directive invalid number', ""),
         ("satisfy some;", 'invalid value "some"', 'one of "all", "any"'),
-        ("ssl_certificate a;", '"ssl_certificate" directive is not supported yet', "TLS"),
+        ("ssl_conf_command a b;", '"ssl_conf_command" directive is not supported yet', "TLS"),
         ("upstream a { server b; }", '"upstream" directive is not supported yet', "proxying"),
         ("proxy_pass http://a;", '"proxy_pass" directive is not supported yet', "no proxying"),
-        ("ssl_certificate_by_lua_block { }", '"ssl_certificate_by_lua_block" directive', "TLS"),
+        ("ssl_session_fetch_by_lua_block { }", '"ssl_session_fetch_by_lua_block" directive', "TLS"),
     ],
 )
 def test_mistakes_have_a_place_and_a_hint(text: str, message: str, hint: str) -> None:

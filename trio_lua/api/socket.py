@@ -25,7 +25,7 @@ from trio_lua.net.poller import Watcher
 from trio_lua.net.pool import Pools
 from trio_lua.net.resolver import Resolver
 from trio_lua.net.tcp import TcpSocket, failed, is_address, parse_destination
-from trio_lua.net.tls import ClientCertificate, Contexts, TlsSettings
+from trio_lua.net.tls import Certificate, Contexts, TlsSettings
 
 __all__ = ["Failure", "Sockets", "failure"]
 
@@ -299,7 +299,7 @@ class Sockets:
         settings = self._tls_settings[settings_number]
         client = None
         if chain:
-            client = ClientCertificate(self._certificates[chain], self._certificates[key])
+            client = Certificate(self._certificates[chain], self._certificates[key])
         try:
             context = self.contexts.get(settings, verify, name is not None, client)
             host = None if name is None else name.decode("latin-1")

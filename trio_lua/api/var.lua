@@ -271,6 +271,8 @@ local function get(r, name)
         return cookie(r, rest)
     elseif prefix == "sent" and sub(rest, 1, 5) == "http_" then
         return sent_header(r, sub(rest, 6))
+    elseif prefix == "ssl" then
+        return py.variable(r.cid, r.id, name)
     end
     local n = tonumber(name)
     if n then

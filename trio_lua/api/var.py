@@ -73,6 +73,8 @@ def install(
             return request_filename(conn.request)
         if name == b"invalid_referer":
             return invalid_referer(conn.request)
+        if name.startswith(b"ssl_"):
+            return conn.tls_variable(name[4:].decode("latin-1"), clock())
         return None
 
     def time_local() -> bytes:

@@ -138,6 +138,7 @@ def check_target(options: ServeOptions) -> int:
         errors.append(exc)
     if config is not None:
         errors += lua_errors(config, syntax_checker())
+        errors += _certificate_errors(config)
         for warning in config.warnings:
             click.echo(_relative(warning), err=True)
     for error in errors:
@@ -149,6 +150,16 @@ def check_target(options: ServeOptions) -> int:
     if not options.quiet:
         click.echo(f"{options.title}: no errors")
     return 0
+
+
+def _certificate_errors(config: Config) -> Iterator[ConfigError]:
+    if any(server.tls is not None for server in config.http.servers):
+        from trio_lua.net.tls_server import check_certificates
+
+        try:
+            check_certificates(config)
+        except ConfigError as exc:
+            yield exc
 
 
 def _relative(text: str) -> str:

@@ -52,6 +52,18 @@ def cli() -> None:
     "server listens there as well; otherwise the default is 127.0.0.1:8000.",
 )
 @click.option(
+    "--certfile",
+    metavar="FILE",
+    envvar="TRIO_LUA_CERTFILE",
+    help="Speak TLS on the addresses of -b, with this certificate and its chain (PEM).",
+)
+@click.option(
+    "--keyfile",
+    metavar="FILE",
+    envvar="TRIO_LUA_KEYFILE",
+    help="The certificate's key.  [default: it is in the same file]",
+)
+@click.option(
     "-p",
     "--prefix",
     metavar="DIR",
@@ -105,6 +117,8 @@ def serve(target: str | None, conf: str | None, test: bool, **options: object) -
     if len(given) != 1:
         what = "nothing to serve: give" if not given else "give only one of"
         raise click.UsageError(f"{what} an nginx.conf, a Lua file, or -e CODE")
+    if options["keyfile"] is not None and options["certfile"] is None:
+        raise click.UsageError("--keyfile is of no use without --certfile")
     served = ServeOptions(target=target or conf, **options)  # type: ignore[arg-type]
     if test:
         from trio_lua.cli.check import check_target

@@ -7,7 +7,7 @@ what a developer wants to change without editing: addresses, logs, log level.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +17,7 @@ from trio_lua.cli import loading
 from trio_lua.config.overrides import (
     add_listens,
     with_access_log,
+    with_certificate,
     with_error_log,
     without_implied_logs,
 )
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trio_lua.config.model import Config, Listen
+    from trio_lua.config.tls import TlsOptions
     from trio_lua.process.cycle import Cycle
     from trio_lua.process.single import RunWorker, SingleProcess, Worker
     from trio_lua.process.sockets import Listeners
@@ -49,6 +51,8 @@ class ServeOptions:
     log_level: str | None = None
     error_log: str | None = None
     access_log: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
     reload: bool = False
     quiet: bool = False
 
@@ -88,6 +92,8 @@ def load(options: ServeOptions, listens: tuple[Listen, ...] = ()) -> Config:
         )
     else:
         config = loading.from_code(options.code or "", prefix=prefix, listens=listens)
+    if options.certfile is not None:
+        config = with_certificate(config, _certificate(options.certfile, options.keyfile))
     if options.access_log is not None:
         target = options.access_log
         if target not in ("-", "off"):
@@ -102,6 +108,15 @@ def load(options: ServeOptions, listens: tuple[Listen, ...] = ()) -> Config:
     return with_error_log(config, file, options.log_level)
 
 
+def _certificate(certfile: str, keyfile: str | None) -> TlsOptions:
+    from trio_lua.config.tls import TlsOptions
+
+    return TlsOptions(
+        ssl_certificate=(os.path.abspath(certfile),),
+        ssl_certificate_key=(os.path.abspath(keyfile or certfile),),
+    )
+
+
 def _parse_binds(options: ServeOptions, adopted: Listeners) -> tuple[Listen, ...]:
     from trio_lua.process.sockets import parse_bind
 
@@ -114,7 +129,8 @@ def _parse_binds(options: ServeOptions, adopted: Listeners) -> tuple[Listen, ...
             listen = parse_bind(text)
         except ValueError as exc:
             raise click.BadParameter(str(exc), param_hint="--bind") from None
-        listens.append(adopted.adopt(listen) if isinstance(listen, int) else listen)
+        listen = adopted.adopt(listen) if isinstance(listen, int) else listen
+        listens.append(replace(listen, ssl=options.certfile is not None))
     return tuple(listens)
 
 

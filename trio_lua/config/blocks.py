@@ -35,6 +35,7 @@ from trio_lua.config.model import (
     Template,
 )
 from trio_lua.config.syntax import Statement, fail, statements
+from trio_lua.config.tls import TlsOptions
 from trio_lua.config.variables import Variables
 from trio_lua.errors import ConfigError
 
@@ -54,7 +55,8 @@ def _names(model: type[Any], *without: str) -> frozenset[str]:
 
 
 _SETTINGS = _names(Settings, "extra")
-_SERVER = _names(Server, "listens", "names", "location", "source")
+_SERVER = _names(Server, "listens", "names", "location", "source", "tls")
+_TLS = _names(TlsOptions, "source")
 _HTTP = _names(Http, "servers", "settings", "log_formats", "variables", "groups", "computed")
 _CONFIG = _names(Config, "http", "prefix", "file", "modules", "warnings")
 
@@ -304,12 +306,15 @@ class ServerBlock(LocationBlock):
 
     def server(self, http: HttpBlock, outer: Settings) -> Server:
         """The finished server."""
+        values = {**http.values, **self.values}
+        tls = _chosen(values, _TLS)
         return Server(
             listens=tuple(self.listens),
             names=tuple(self.names),
             location=self.model(outer),
             source=self.source,
-            **_chosen({**http.values, **self.values}, _SERVER),
+            tls=TlsOptions(**tls, source=self.source) if tls else None,
+            **_chosen(values, _SERVER),
         )
 
 
@@ -343,6 +348,7 @@ class HttpBlock(Block):
         settings = self.settings(Settings())
         servers = tuple(server.server(self, settings) for server in self.servers)
         self.build.variables.check()
+        _check_certificates(self.servers, servers)
         for text, address in self.addresses.items():
             _check_names(self.build, text, address)
         return Http(
@@ -364,6 +370,45 @@ class HttpBlock(Block):
 def _default_access_log() -> AccessLog:
     path = "logs/access.log"
     return AccessLog(Template(path, (path,)), "combined", implied=True)
+
+
+def _check_certificates(blocks: list[ServerBlock], servers: tuple[Server, ...]) -> None:
+    """The default server of each encrypted address needs a certificate."""
+    defaults: dict[tuple[str, int, str | None], Server] = {}
+    encrypted: set[tuple[str, int, str | None]] = set()
+    for server in servers:
+        for listen in server.listens:
+            address = (listen.host, listen.port, listen.path)
+            if listen.default_server:
+                defaults[address] = server
+            else:
+                defaults.setdefault(address, server)
+            if listen.ssl:
+                encrypted.add(address)
+    for server in servers:
+        tls = server.tls
+        if tls is not None and len(tls.ssl_certificate_key) < len(tls.ssl_certificate):
+            certificate = tls.ssl_certificate[len(tls.ssl_certificate_key)]
+            raise fail(
+                f'no "ssl_certificate_key" is defined for certificate "{certificate}"',
+                server.source,
+            )
+        if (
+            tls is not None
+            and tls.ssl_certificate
+            and tls.ssl_verify_client != "off"
+            and not tls.ssl_client_certificate
+        ):
+            raise fail("no ssl_client_certificate for ssl_verify_client", server.source)
+    for address, server in defaults.items():
+        if address not in encrypted:
+            continue
+        if server.tls is None or not (
+            server.tls.ssl_certificate or server.tls.ssl_reject_handshake
+        ):
+            raise fail(
+                'no "ssl_certificate" is defined for the "listen ... ssl" directive', server.source
+            )
 
 
 def _check_names(build: Build, text: str, address: Address) -> None:

@@ -17,7 +17,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
+
+if TYPE_CHECKING:
+    from trio_lua.config.tls import TlsOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,6 +416,7 @@ class Listen:
     port: int
     path: str | None = None
     default_server: bool = False
+    ssl: bool = False
     ipv6only: bool = True
     reuseport: bool = False
     backlog: int = 511
@@ -444,6 +448,7 @@ class Server:
     underscores_in_headers: bool = False
     ignore_invalid_headers: bool = True
     merge_slashes: bool = True
+    tls: TlsOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)

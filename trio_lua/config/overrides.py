@@ -19,12 +19,14 @@ from trio_lua.config.model import (
     Settings,
     Template,
 )
+from trio_lua.config.tls import TlsOptions
 from trio_lua.errors import ConfigError
 
 __all__ = [
     "add_listens",
     "map_settings",
     "with_access_log",
+    "with_certificate",
     "with_error_log",
     "without_implied_logs",
 ]
@@ -65,6 +67,15 @@ def add_listens(config: Config, listens: Sequence[Listen]) -> Config:
     new = tuple(x for x in listens if (x.host, x.port, x.path) not in known)
     first = replace(first, listens=first.listens + new)
     return replace(config, http=replace(http, servers=(first, *others)))
+
+
+def with_certificate(config: Config, tls: TlsOptions) -> Config:
+    """Give the first server the certificate, which the addresses with ``ssl`` need that a command line has added."""
+    first, *others = config.http.servers
+    if first.tls is not None and first.tls.ssl_certificate:
+        raise ConfigError('the first "server" has a certificate already', config.file)
+    servers = (replace(first, tls=tls), *others)
+    return replace(config, http=replace(config.http, servers=servers))
 
 
 def with_access_log(config: Config, target: str, format: str = "combined") -> Config:

@@ -10,11 +10,21 @@ import os
 import ssl
 import warnings
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from trio_lua.net.errors import SocketError
 
-__all__ = ["ClientCertificate", "Contexts", "TlsSettings", "check_depth", "handshake_error"]
+__all__ = [
+    "Certificate",
+    "Contexts",
+    "TlsSettings",
+    "chain_length",
+    "check_depth",
+    "exclude_versions",
+    "handshake_error",
+    "load_certificate",
+]
 
 #: Contexts that are kept.
 _KEPT = 128
@@ -54,7 +64,7 @@ class TlsSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientCertificate:
+class Certificate:
     """A certificate (with its chain) and its key, both as PEM."""
 
     chain: bytes
@@ -68,7 +78,7 @@ class Contexts:
         self._contexts: OrderedDict[object, ssl.SSLContext] = OrderedDict()
 
     def get(
-        self, settings: TlsSettings, verify: bool, named: bool, client: ClientCertificate | None
+        self, settings: TlsSettings, verify: bool, named: bool, client: Certificate | None
     ) -> ssl.SSLContext:
         """The context for a handshake.
 
@@ -95,20 +105,14 @@ class Contexts:
 
 
 def _new_context(
-    settings: TlsSettings, verify: bool, named: bool, client: ClientCertificate | None
+    settings: TlsSettings, verify: bool, named: bool, client: Certificate | None
 ) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = verify and named
     context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
     # a peer that closes without saying so has closed all the same
     context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
-    with warnings.catch_warnings():
-        # whoever asks for an old version gets it
-        warnings.simplefilter("ignore", DeprecationWarning)
-        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-        for version, option in _VERSIONS.items():
-            if version not in settings.protocols:
-                context.options |= option
+    exclude_versions(context, settings.protocols)
     if settings.ciphers != "DEFAULT":
         context.set_ciphers(settings.ciphers)
     if verify and settings.trusted:
@@ -117,20 +121,37 @@ def _new_context(
         context.load_verify_locations(settings.crl)
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     if client is not None:
-        _load(context, client)
+        load_certificate(context, client)
     elif settings.certificate:
         context.load_cert_chain(settings.certificate, settings.key)
     return context
 
 
-def _load(context: ssl.SSLContext, client: ClientCertificate) -> None:
+def exclude_versions(context: ssl.SSLContext, versions: Collection[str]) -> None:
+    """Let a context speak these versions only."""
+    with warnings.catch_warnings():
+        # whoever asks for an old version gets it
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        for version, option in _VERSIONS.items():
+            if version not in versions:
+                context.options |= option
+
+
+def load_certificate(context: ssl.SSLContext, certificate: Certificate) -> None:
     """Give a context a certificate, which Python only takes from files."""
     fd = os.memfd_create("certificate")
     try:
-        os.write(fd, client.chain + b"\n" + client.key)
+        os.write(fd, certificate.chain + b"\n" + certificate.key)
         context.load_cert_chain(f"/proc/self/fd/{fd}")
     finally:
         os.close(fd)
+
+
+def chain_length(connection: ssl.SSLSocket | ssl.SSLObject) -> int:
+    """How many certificates the verified chain of a peer has; 0 where Python does not tell."""
+    inner = getattr(connection, "_sslobj", None)
+    return len(getattr(inner, "get_verified_chain", lambda: None)() or ())
 
 
 def check_depth(sock: ssl.SSLSocket, depth: int) -> None:
@@ -139,10 +160,8 @@ def check_depth(sock: ssl.SSLSocket, depth: int) -> None:
     Raises:
         SocketError: It is.
     """
-    inner = getattr(sock, "_sslobj", None)
-    chain = getattr(inner, "get_verified_chain", lambda: None)()
     # neither the peer's own certificate nor the trusted one counts
-    if chain is not None and len(chain) - 2 > depth:
+    if chain_length(sock) - 2 > depth:
         raise _verify_error(_CHAIN_TOO_LONG, "certificate chain too long")
 
 

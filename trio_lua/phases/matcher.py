@@ -109,6 +109,7 @@ class ServerTable:
     """The servers that share one listening address.
 
     Attributes:
+        servers: All of them, in file order.
         default: The server for hosts that no name matches.
         conflicts: Names that an earlier server has already; nginx warns and ignores them.
     """
@@ -126,6 +127,7 @@ class ServerTable:
         Raises:
             ConfigError: A name is not valid.
         """
+        self.servers = tuple(servers)
         self.default = default if default is not None else servers[0]
         self.conflicts: list[str] = []
         self._exact: dict[bytes, ServerMatch] = {}

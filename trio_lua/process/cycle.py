@@ -14,6 +14,7 @@ from trio_lua.config.model import Config
 from trio_lua.errors import LuaError, TrioLuaError
 from trio_lua.log.error_log import ALERT, EMERG, ERROR, ErrorLog, Log
 from trio_lua.log.files import os_error
+from trio_lua.net.tls_server import check_certificates
 from trio_lua.process.sockets import ListenError, Listeners, listens_of
 from trio_lua.shm.zone import Zone, open_zones
 
@@ -65,7 +66,7 @@ def open_cycle(
         bind: Replaces :meth:`Listeners.bind` in tests.
 
     Raises:
-        ConfigError: The log cannot be opened.
+        ConfigError: The log cannot be opened, or a certificate not be used.
         ListenError: A socket cannot be bound.
         TrioLuaError: There is not enough memory for a shared dictionary.
     """
@@ -77,6 +78,8 @@ def open_cycle(
         console=console,
     )
     try:
+        # in the process that may read the keys, and that all workers come from
+        check_certificates(config)
         zones = open_zones(config.http.shared_dicts, None if previous is None else previous.zones)
         listeners = bind(
             listens_of(config),

@@ -29,7 +29,8 @@ __all__ = ["PRODUCT", "Listener", "Server", "serve"]
 #: What ``Server`` names, where it is not nginx's own command line.
 PRODUCT = f"trio-lua/{__version__}"
 
-#: A listening socket (non-blocking or not), or any Trio listener, such as one that speaks TLS.
+#: A listening socket (non-blocking or not), or any Trio listener. Where the ``listen`` they stand for has ``ssl``,
+#: connections get TLS, unless the listener gives :class:`trio.SSLStream` objects.
 Listener = Union[socket.socket, "trio.abc.Listener[Any]"]
 
 
@@ -52,7 +53,7 @@ class Server:
     @property
     def urls(self) -> tuple[str, ...]:
         """The addresses as a user would type them, such as ``http://127.0.0.1:8000``."""
-        return tuple(_url(address) for address in self.addresses)
+        return tuple(map(_url, self.addresses, self._worker.schemes))
 
     async def serve_stream(self, stream: trio.abc.Stream, listen: Listen | None = None) -> None:
         """Serve one connection over a stream, and close it.
@@ -99,11 +100,11 @@ class _Reporter(trio.TaskStatus[Worker]):
         self._task_status.started(Server(value))
 
 
-def _url(address: Any) -> str:
+def _url(address: Any, scheme: str) -> str:
     if not isinstance(address, tuple):
-        return f"http+unix://{str(address).replace('/', '%2F')}"
+        return f"{scheme}+unix://{str(address).replace('/', '%2F')}"
     host, port = address[0], address[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 async def serve(

@@ -117,6 +117,7 @@ def _plan(listens: Iterable[Listen]) -> dict[_Key, Listen]:
                 wanted[key] = replace(
                     known,
                     default_server=known.default_server or listen.default_server,
+                    ssl=known.ssl or listen.ssl,
                     reuseport=known.reuseport or listen.reuseport,
                     deferred=known.deferred or listen.deferred,
                     ipv6only=known.ipv6only and listen.ipv6only,
@@ -313,12 +314,14 @@ class Listeners:
     @property
     def urls(self) -> list[str]:
         """The addresses as a user would type them."""
-        return [
-            f"http://{address}"
-            if not address.startswith("unix:")
-            else f"http+unix://{address[5:].replace('/', '%2F')}"
-            for address in self.addresses
-        ]
+        urls = []
+        for (listen, _), address in zip(self.pairs, self.addresses, strict=True):
+            scheme = "https" if listen.ssl else "http"
+            if address.startswith("unix:"):
+                urls.append(f"{scheme}+unix://{address[5:].replace('/', '%2F')}")
+            else:
+                urls.append(f"{scheme}://{address}")
+        return urls
 
     def close(self, *, error_log: Log | None = None, keep: Listeners | None = None) -> None:
         """Close the sockets, and remove the files of Unix sockets that were bound here.

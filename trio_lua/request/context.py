@@ -32,6 +32,14 @@ class ClientConnection(Protocol):
     def tls(self) -> bool:
         """Whether the connection is encrypted."""
 
+    def tls_variable(self, name: str, now: float) -> bytes | None:
+        """The value of ``$ssl_<name>``, None when there is none.
+
+        Args:
+            name: Without ``ssl_``.
+            now: Seconds since the epoch.
+        """
+
     def write(self, data: bytes) -> int:
         """Send bytes, or keep what the peer does not take now.
 

@@ -56,6 +56,9 @@ class Sink:
     def tls(self) -> bool:
         return self.client.tls
 
+    def tls_variable(self, name: str, now: float) -> bytes | None:
+        return self.client.tls_variable(name, now)
+
     def write(self, data: bytes) -> int:
         raise NotImplementedError
 

@@ -27,7 +27,7 @@ from trio_lua.net.poller import CLOSE, READ
 from trio_lua.phases.plan import ServerPlan
 from trio_lua.phases.special import server_name
 from trio_lua.request.state import Request
-from trio_lua.server.listener import Endpoint
+from trio_lua.server.listener import Endpoint, RefusedError
 from trio_lua.server.pace import Paced
 from trio_lua.server.transport import Broken, Transport
 
@@ -275,8 +275,12 @@ class Connection:
             self.runtime.put(request.id, b"unparsed_uri", parts.unparsed)
         return uri
 
-    def bad_request(self, now: float) -> tuple[Request, str]:
+    def bad_request(self, now: float, error: ProtocolError) -> tuple[Request, str]:
         """A stand-in for a request that could not be read, to answer it with an error page.
+
+        Args:
+            now: Seconds since the epoch.
+            error: What is wrong with it.
 
         Returns:
             The request, and what was being read, in the words of the log ("" for a body).
@@ -294,6 +298,8 @@ class Connection:
             request.server = self.endpoint.default
             self.request = request
             doing = reader.failed
+        elif isinstance(error, RefusedError):
+            doing = "reading client request headers"
         else:
             # nginx judges the target before it reads any header
             raw = self.runtime.get(request.id, b"raw").partition(b"\n")[0] + b"\n"
@@ -482,6 +488,7 @@ class Connection:
     def drop_output(self) -> None:
         self._backlog = None
         self._waiting = 0
+        self.transport.forget_unsent()
 
     async def discard_body(self) -> bool:
         """Read and drop what is left of the body; False when the connection cannot go on."""
@@ -595,3 +602,7 @@ class Connection:
     @property
     def tls(self) -> bool:
         return self.transport.tls
+
+    def tls_variable(self, name: str, now: float) -> bytes | None:
+        facts = self.transport.facts
+        return None if facts is None else facts.variable(name, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trio_lua.api.runtime import Runtime
+from trio_lua.errors import ProtocolError
 from trio_lua.http.h11_protocol import HeadLimits
 from trio_lua.phases.matcher import ServerTable
 from trio_lua.phases.plan import Plans, ServerPlan
@@ -15,11 +16,16 @@ if TYPE_CHECKING:
     import trio
 
     from trio_lua.request.state import Request
+    from trio_lua.server.tls import TlsAddress
 
-__all__ = ["Endpoint"]
+__all__ = ["Endpoint", "RefusedError"]
 
 #: Host names that the short way knows at most.
 _REMEMBERED = 1024
+
+
+class RefusedError(ProtocolError):
+    """A request is well-formed, but must not be made on its connection."""
 
 
 class Endpoint:
@@ -32,6 +38,9 @@ class Endpoint:
         runtime: The VM.
         address: What it listens on, as text.
         recognise: Whether plain heads take the short way; off, every head goes to h11.
+
+    Attributes:
+        tls: What connections do first, where they are encrypted.
     """
 
     __slots__ = (
@@ -47,6 +56,7 @@ class Endpoint:
         "number",
         "plans",
         "recognise",
+        "tls",
     )
 
     def __init__(
@@ -69,6 +79,7 @@ class Endpoint:
         self.plans = plans.numbered
         self.default: ServerPlan = self._plans[id(table.default)]
         self.recognise = recognise
+        self.tls: TlsAddress | None = None
         server = table.default
         count, size = server.large_client_header_buffers
         self.limits = HeadLimits(server.client_header_buffer_size, count, size)
@@ -92,6 +103,10 @@ class Endpoint:
             return self
         name: Any = sock.getsockname()
         return self._others.get(name[0], self) if isinstance(name, tuple) else self
+
+    def plan_of(self, host: bytes) -> ServerPlan:
+        """The server for a host name, without effects on a request."""
+        return self._plans[id(self._table.find(host).server)]
 
     def server(self, host: bytes, request: Request) -> ServerPlan:
         """The server for a host name."""

@@ -13,6 +13,7 @@ import trio
 from trio_lua.server.transport import Transport
 
 if TYPE_CHECKING:
+    from trio_lua.net.tls_facts import TlsFacts
     from trio_lua.server.connection import Connection
 
 __all__ = ["Paced"]
@@ -83,6 +84,9 @@ class Paced:
         self._sent += sent
         return sent
 
+    def forget_unsent(self) -> None:
+        self.inner.forget_unsent()
+
     async def receive(self) -> bytes:
         return await self.inner.receive()
 
@@ -107,6 +111,10 @@ class Paced:
     @property
     def tls(self) -> bool:
         return self.inner.tls
+
+    @property
+    def facts(self) -> TlsFacts | None:
+        return self.inner.facts
 
     @property
     def sock(self) -> object:

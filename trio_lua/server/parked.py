@@ -23,6 +23,7 @@ from trio_lua.lua.driver import resume_detached
 from trio_lua.net.poller import READ, new_poller
 from trio_lua.server.connection import Connection, Served
 from trio_lua.server.listener import Endpoint
+from trio_lua.server.tls import shake_hands
 from trio_lua.server.transport import RECEIVE_SIZE, SocketTransport
 
 if TYPE_CHECKING:
@@ -131,10 +132,33 @@ class ParkedDriver:
         client.setblocking(False)
         conn = worker.connect(endpoint, SocketTransport(client, address))
         conn.fd = client.fileno()
-        conn.deadline = worker.time + endpoint.default.server.client_header_timeout
+        if endpoint.tls is None:
+            self._park(conn)
+        else:
+            self._nursery.start_soon(self._shake_hands, conn)
+        return conn
+
+    def _park(self, conn: Connection) -> None:
+        """Wait for the first request of a connection."""
+        conn.deadline = self._worker.time + conn.endpoint.default.server.client_header_timeout
         self._parked[conn.fd] = conn
         self._epoll.register(conn.fd, self._mask)
-        return conn
+
+    async def _shake_hands(self, conn: Connection) -> None:
+        try:
+            if not await shake_hands(self._worker, conn):
+                self._drop(conn)
+                return
+        except BaseException:
+            self._drop(conn)
+            raise
+        self._worker.tick()
+        self._park(conn)
+        if conn.pending:
+            self.pump(conn)
+        else:
+            # a request may have come with the end of the handshake
+            self._ready(conn)
 
     async def _accept_later(self, sock: socket.socket, endpoint: Endpoint) -> None:
         await trio.sleep(_EXHAUSTED_PAUSE)

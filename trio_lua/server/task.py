@@ -13,12 +13,16 @@ import trio
 from trio_lua.errors import ProtocolError
 from trio_lua.server.connection import Connection, Served
 from trio_lua.server.listener import Endpoint
+from trio_lua.server.tls import shake_hands
 from trio_lua.server.transport import Broken, StreamTransport
 
 if TYPE_CHECKING:
     from trio_lua.server.worker import Worker
 
 __all__ = ["serve_stream"]
+
+#: Seconds for the last words of TLS.
+_FAREWELL = 5
 
 
 async def serve_stream(worker: Worker, stream: trio.abc.Stream, endpoint: Endpoint) -> None:
@@ -27,7 +31,11 @@ async def serve_stream(worker: Worker, stream: trio.abc.Stream, endpoint: Endpoi
         conn = worker.connect(endpoint, StreamTransport(stream, scope))
         worker.streams[conn] = scope
         try:
-            await _serve(worker, conn)
+            if endpoint.tls is None or conn.tls or await shake_hands(worker, conn):
+                await _serve(worker, conn)
+                if conn.tls:
+                    with trio.move_on_after(_FAREWELL):
+                        await conn.transport.send_eof()
         finally:
             del worker.streams[conn]
             worker.disconnect(conn)

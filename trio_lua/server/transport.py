@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import trio
 
 from trio_lua.errors import TrioLuaError
+from trio_lua.net.tls_facts import TlsFacts
 
 __all__ = ["RECEIVE_SIZE", "Broken", "SocketTransport", "StreamTransport", "Transport"]
 
@@ -40,6 +41,9 @@ class Transport(Protocol):
         Raises:
             Broken: The peer is gone.
         """
+
+    def forget_unsent(self) -> None:
+        """What was refused by :meth:`send_nowait` and :meth:`send` will not be offered again."""
 
     async def receive(self) -> bytes:
         """Wait for bytes; b"" at the end of the stream.
@@ -74,6 +78,10 @@ class Transport(Protocol):
     def tls(self) -> bool:
         """Whether the stream is encrypted."""
 
+    @property
+    def facts(self) -> TlsFacts | None:
+        """What is known of the encryption; None where there is none."""
+
 
 def socket_addresses(
     sock: socket.socket, accepted: Any = None
@@ -105,6 +113,7 @@ class SocketTransport:
     __slots__ = ("_accepted", "_closed", "sock")
 
     tls = False
+    facts = None
 
     def __init__(self, sock: socket.socket, accepted: Any = None) -> None:
         self.sock = sock
@@ -128,6 +137,9 @@ class SocketTransport:
             sent = self.send_nowait(data)
             if sent:
                 return sent
+
+    def forget_unsent(self) -> None:
+        pass
 
     async def receive(self) -> bytes:
         while True:
@@ -179,7 +191,7 @@ class SocketTransport:
 class StreamTransport:
     """Any Trio stream: TLS, memory streams, streams that an embedding program hands over."""
 
-    __slots__ = ("_addresses", "_closed", "_scope", "stream", "tls")
+    __slots__ = ("_addresses", "_closed", "_scope", "facts", "stream", "tls")
 
     def __init__(self, stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
         """Wrap a stream.
@@ -190,6 +202,7 @@ class StreamTransport:
         """
         self.stream = stream
         self.tls = isinstance(stream, trio.SSLStream)
+        self.facts = TlsFacts(stream) if self.tls else None
         self._scope = scope
         self._closed = False
         inner: object = stream
@@ -209,6 +222,9 @@ class StreamTransport:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise Broken(str(error)) from None
         return len(data)
+
+    def forget_unsent(self) -> None:
+        pass
 
     async def receive(self) -> bytes:
         try:

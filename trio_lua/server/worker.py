@@ -30,6 +30,7 @@ from trio_lua.log.files import LogFiles
 from trio_lua.lua.driver import detach
 from trio_lua.net.network import Network
 from trio_lua.net.poller import supported
+from trio_lua.net.tls_server import check_certificates
 from trio_lua.phases.access_log import AccessLogs
 from trio_lua.phases.engine import Engine
 from trio_lua.phases.matcher import ServerTable
@@ -43,6 +44,7 @@ from trio_lua.server.listener import Endpoint
 from trio_lua.server.parked import ParkedDriver
 from trio_lua.server.task import serve_stream
 from trio_lua.server.timers import Timers
+from trio_lua.server.tls import TlsAddress
 from trio_lua.server.transport import Broken, Transport
 from trio_lua.shm.zone import Zone
 
@@ -76,6 +78,7 @@ class Worker:
         quitting: Whether a graceful stop has begun.
         closed: Whether it has ended, and its VM with it.
         addresses: What the listening sockets are bound to.
+        schemes: "http" or "https", for each of them.
 
     Raises:
         ConfigError: A name, location or pattern of the configuration is not valid.
@@ -112,6 +115,7 @@ class Worker:
         self.quitting = False
         self.closed = False
         self.addresses: list[Any] = []
+        self.schemes: list[str] = []
         self.streams: dict[Connection, trio.CancelScope] = {}
         self._last_connection = 0
         self._parked: ParkedDriver | None = None
@@ -125,6 +129,7 @@ class Worker:
         self._sinks: list[Log] = [self._error_log]
         self._sink_numbers: dict[Any, int] = {}
         self._endpoints: dict[int, Endpoint] = {}
+        self._last_endpoint = 0
         self.runtime = Runtime(
             config,
             clock=self.clock,
@@ -153,6 +158,15 @@ class Worker:
                 logs.open(plan.access_logs)
         self.engine = Engine(self.runtime, logs)
         self.plans = plans
+        #: The addresses with ``ssl``.
+        self._encrypted = {
+            plans.tables[listen.host, listen.port, listen.path]
+            for server in http.servers
+            for listen in server.listens
+            if listen.ssl
+        }
+        if self._encrypted:
+            check_certificates(config)
 
     # --------------------------------------------------------------- the clock
 
@@ -186,8 +200,6 @@ class Worker:
     def log(self, level: int, message: bytes, conn: Connection | None = None) -> None:
         """Write an error.log line that is not about a request."""
         if level <= self._error_log.level:
-            if conn is not None:
-                message += b", client: " + conn.addresses()[0]
             self._error_log.log(level, message, conn.id if conn is not None else 0)
 
     def reopen_logs(self) -> None:
@@ -211,16 +223,24 @@ class Worker:
     def _endpoint(self, table: ServerTable) -> Endpoint:
         endpoint = self._endpoints.get(id(table))
         if endpoint is None:
-            number = len(self._endpoints) + 1
-            endpoint = self._endpoints[id(table)] = Endpoint(
-                number,
-                table,
-                self.plans,
-                self.runtime,
-                address=self._address(table),
-                recognise=self._recognise,
-            )
+            endpoint = self._endpoints[id(table)] = self.new_endpoint(table, Endpoint)
+            if table in self._encrypted:
+                endpoint.tls = TlsAddress(self, table)
         return endpoint
+
+    def new_endpoint(
+        self, table: ServerTable, kind: type[Endpoint], *, recognise: bool = True
+    ) -> Endpoint:
+        """Another endpoint for the servers of a table."""
+        self._last_endpoint += 1
+        return kind(
+            self._last_endpoint,
+            table,
+            self.plans,
+            self.runtime,
+            address=self._address(table),
+            recognise=recognise and self._recognise,
+        )
 
     def _address(self, table: ServerTable) -> bytes:
         """What the servers of a table listen on, as nginx writes it."""
@@ -305,7 +325,7 @@ class Worker:
 
     async def refuse(self, conn: Connection, error: ProtocolError, *, inline: bool = True) -> None:
         """Answer what is not a request, and close."""
-        request, doing = conn.bad_request(self.now)
+        request, doing = conn.bad_request(self.now, error)
         request.inline = inline
         message = f"{error} while {doing}" if doing else str(error)
         try:
@@ -472,14 +492,17 @@ class Worker:
             self._parked = ParkedDriver(self, inner)
         for listen, listener in listeners:
             endpoint = self.endpoint(listen)
+            scheme = "http" if endpoint.tls is None else "https"
             if isinstance(listener, socket.socket):
                 listener.setblocking(False)
+                self.schemes.append(scheme)
                 self.addresses.append(listener.getsockname())
                 if self._parked is not None:
                     self._parked.listen(listener, endpoint)
                     continue
                 listener = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
             elif isinstance(listener, trio.SocketListener):
+                self.schemes.append(scheme)
                 self.addresses.append(listener.socket.getsockname())
             outer.start_soon(self._serve_listener, listener, endpoint, inner)
         if self._parked is not None:

@@ -109,7 +109,6 @@ def test_parameters(http: Http) -> None:
         ("81 ipv6only=ox", 'invalid ipv6only flags "ox"'),
         ("81 so_keepalive=maybe", 'invalid so_keepalive value: "maybe"'),
         ("81 so_keepalive=::", 'invalid so_keepalive value: "::"'),
-        ("81 ssl", 'the "ssl" parameter of the "listen" directive is not supported yet'),
         ("81 http2", 'the "http2" parameter of the "listen" directive is not supported yet'),
         ("81 quic", 'the "quic" parameter of the "listen" directive is not supported yet'),
         ("81 proxy_protocol", 'the "proxy_protocol" parameter of the "listen" directive is not'),

@@ -12,6 +12,7 @@ from trio_lua.config.families import (
     main,
     rewrite,
     server,
+    tls,
 )
 
 __all__ = ["FAMILIES"]
@@ -25,5 +26,6 @@ FAMILIES = (
     rewrite.TABLE,
     logs.TABLE,
     lua.TABLE,
+    tls.TABLE,
     later.TABLE,
 )

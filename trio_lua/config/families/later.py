@@ -17,7 +17,7 @@ TABLE = DirectiveTable()
 
 #: Subjects, by directives or (with a trailing "*") families of directives.
 _LATER = {
-    "TLS": ("ssl", "ssl_*"),
+    "such setting of TLS": ("ssl_*",),
     "raw OpenSSL setting": ("lua_ssl_*",),
     "proxying": (
         "upstream",
@@ -30,7 +30,7 @@ _LATER = {
         "scgi_*",
         "uwsgi_*",
     ),
-    "HTTP/2": ("http2",),
+    "HTTP/2": ("http2_*",),
     "the stream subsystem": ("stream",),
     "the mail subsystem": ("mail",),
 }

@@ -180,7 +180,7 @@ def _handler(use: Use, *, tag: str, field: str) -> None:
         code = _inline(use, tag, use.code)
     elif not use.name.endswith("_file"):
         code = _inline(use, tag, use.args[0])
-    elif use.block.context == Context.HTTP and field in _ONCE:
+    elif field in _WITHOUT_REQUEST:
         # These run outside requests, where variables have no value.
         code = _file(use, Template(use.args[0], (use.args[0],) if use.args[0] else ()))
     else:
@@ -192,7 +192,7 @@ def _handler(use: Use, *, tag: str, field: str) -> None:
         use.block.handlers.clear()
 
 
-_ONCE = ("init_by_lua", "init_worker_by_lua", "exit_worker_by_lua")
+_WITHOUT_REQUEST = ("init_by_lua", "init_worker_by_lua", "exit_worker_by_lua")
 
 _PLACES = {
     "init": Context.HTTP,

@@ -16,7 +16,6 @@ __all__ = ["TABLE"]
 TABLE = DirectiveTable()
 
 _LATER = {
-    "ssl": "TLS",
     "http2": "HTTP/2",
     "spdy": "SPDY",
     "quic": "HTTP/3",
@@ -33,6 +32,8 @@ def _server(use: Use) -> None:
     if not server.listens:
         port = 80 if os.getuid() == 0 else 8000
         _add(use, server, [Listen("", port, source=use.source)], options=False)
+    if server.values.get("ssl", use.block.values.get("ssl")):
+        server.listens[:] = [replace(listen, ssl=True) for listen in server.listens]
 
 
 # ---------------------------------------------------------------- listen
@@ -127,9 +128,14 @@ def _listen(use: Use) -> None:
         raise use.error(f'{error} in "{use.args[0]}" of the "listen" directive') from None
     options = Listen("", 0, source=use.source)
     changed = False
+    encrypted = "ssl" in use.args[1:]
     for word in use.args[1:]:
-        if word in ("default_server", "default"):
+        if word == "http2" and encrypted:
+            use.warn('"http2" of "listen" is ignored, HTTP/1.1 is served')
+        elif word in ("default_server", "default"):
             options = replace(options, default_server=True)
+        elif word == "ssl":
+            options = replace(options, ssl=True)
         else:
             options = _option(use, options, word)
             changed = True
