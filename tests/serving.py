@@ -205,7 +205,11 @@ class Running:
 @pytest.fixture(params=["parked", "task"])
 def serve(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """``async with serve(config) as running``; leaves nothing behind, or fails."""
-    parked = request.param == "parked"
+    return opener(parked=request.param == "parked")
+
+
+def opener(*, parked: bool) -> Callable[..., Any]:
+    """What the fixture ``serve`` is, for tests that one driver is enough for."""
 
     @contextlib.asynccontextmanager
     async def open_worker(conf: Config, **options: Any) -> AsyncIterator[Running]:

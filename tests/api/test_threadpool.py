@@ -1,11 +1,9 @@
-"""ngx.run_worker_thread, resty.threadpool and pools for Python code."""
+"""resty.threadpool, and pools for Python code."""
 
 from __future__ import annotations
 
 import os
-import re
-import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,160 +11,14 @@ import pytest
 import trio
 import trio.testing
 from serving import MemoryLog
+from threadpools import conf, fifo, said, serve
 
 from trio_lua.api.threadpool import PoolHandle
-from trio_lua.config.nginx import loads
 from trio_lua.errors import LuaError
 from trio_lua.server.worker import Worker
 from trio_lua.threads.pool import QueueFull
 
-MODULE = """
-local function err(value) error(value) end
-return {
-    hello = function(...) return "hello", ... end,
-    count = function(...) return select("#", ...) end,
-    fail = err,
-    unsendable = function() return { print } end,
-    global = function() seen = (seen or 0) + 1 return seen end,
-    log = function() ngx.log(ngx.ERR, "from a thread") end,
-    sleep = function() ngx.sleep(1) end,
-    hold = function(path) io.open(path, "rb"):read() return "released" end,
-}
-"""
-
-
-@pytest.fixture
-def conf(tmp_path: Path) -> Callable[..., Any]:
-    """A configuration with one handler at /, a pool ``p`` of two threads, and modules beside it."""
-
-    def make(
-        code: str, *, pools: str = "thread_pool p threads=2 max_queue=4;", http: str = ""
-    ) -> Any:
-        for name, text in {"m": MODULE, "no_table": "return 1"}.items():
-            (tmp_path / f"{name}.lua").write_text(text)
-        code = (
-            'local tp = require "resty.threadpool" local run = ngx.run_worker_thread\n'
-            + textwrap.dedent(code)
-        )
-        return loads(
-            f"{pools} events {{}} http {{ access_log off; {http} lua_package_path '{tmp_path}/?.lua;;';"
-            f"server {{ listen 127.0.0.1:80; location / {{ content_by_lua_block {{ {code} }} }} }} }}"
-        )
-
-    return make
-
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[str]:
-    """A pipe: who reads from it waits for somebody to write a line."""
-    path = tmp_path / "fifo"
-    os.mkfifo(path)
-    keeper = os.open(path, os.O_RDWR)
-    yield str(path)
-    os.close(keeper)
-
-
-async def said(serve: Callable[..., Any], config: Any) -> list[str]:
-    async with serve(config) as running:
-        client = await running.connect()
-        status, _, body = await client.get("/")
-        assert status == 200, running.log.text()
-        return body.decode().splitlines()
-
-
-# ---------------------------------------------------------------- ngx.run_worker_thread
-
-
-@pytest.mark.parametrize(
-    ("call", "answer"),
-    [
-        ('"p", "m", "hello", 1, "x", true', "true hello 1 x true"),
-        ('"default", "m", "hello"', "true hello"),
-        ('"p", "m", "count", nil, nil', "true 2"),
-        ('"p", "m"', "false expecting at least 3 arguments"),
-        ('"q", "m", "hello"', "false thread pool q not found"),
-        ('{}, "m", "hello"', "false threadpool should be a string"),
-        ('"p", {}, "hello"', "false module name should be a string"),
-        ('"p", "m", {}', "false function name should be a string"),
-        ('"p", "m", "nothing"', "false invalid function"),
-        ('"p", "no_table", "f"', "false invalid lua module"),
-        ('"p", "m", "hello", print', "false unsupported Lua type: LUA_TFUNCTION in the argument"),
-        ('"p", "m", "unsendable"', "false unsupported Lua type: LUA_TFUNCTION in the return value"),
-        ('"p", "m", "fail", "x"', "false /m.lua:2: x"),
-        ('"p", "m", "fail", {}', "false "),
-        ('"p", "m", "sleep"', "false /m.lua:10: ngx.sleep is not available in a thread pool: it needs a request or the event loop"),
-    ],
-)  # fmt: skip
-async def test_run_worker_thread(
-    serve: Callable[..., Any], conf: Callable[..., Any], call: str, answer: str
-) -> None:
-    code = f"""
-        local list = {{ run({call}) }}
-        for i = 1, #list do list[i] = tostring(list[i]) end
-        ngx.say(table.concat(list, " "))
-    """
-    # Lua cuts the beginning of a path that is too long for it
-    lines = [
-        re.sub(r"false \S*/m.lua", "false /m.lua", line) for line in await said(serve, conf(code))
-    ]
-    assert lines == [answer]
-
-
-async def test_a_module_that_does_not_exist(
-    serve: Callable[..., Any], conf: Callable[..., Any]
-) -> None:
-    lines = await said(serve, conf('ngx.say(run("p", "no.such", "f"))'))
-    assert lines[0] == "falsemodule 'no.such' not found:"
-    assert any("/no/such.lua'" in line for line in lines)
-
-
-async def test_modules_keep_their_globals(
-    serve: Callable[..., Any], conf: Callable[..., Any]
-) -> None:
-    code = 'for i = 1, 2 do ngx.say(select(2, run("p", "m", "global")), " ", seen) end'
-    assert await said(serve, conf(code)) == ["1 nil", "2 nil"]
-
-
-async def test_calls_beyond_the_vms_are_refused(
-    serve: Callable[..., Any], conf: Callable[..., Any], fifo: str
-) -> None:
-    code = f"""
-        local threads = {{}}
-        for i = 1, 3 do
-            threads[i] = ngx.thread.spawn(run, "p", "m", "hold", "{fifo}")
-        end
-        for i = 1, 2 do
-            local _, first, err = ngx.thread.wait(unpack(threads))
-            ngx.say(first, " ", err)
-            for i, th in ipairs(threads) do
-                if coroutine.status(th) == "dead" then table.remove(threads, i) break end
-            end
-        end
-        tp.run("default", function(path) local f = io.open(path, "w") f:write("\\n") f:close() end, "{fifo}")
-        ngx.say(select(3, ngx.thread.wait(threads[1])))
-    """
-    lines = await said(serve, conf(code, http="lua_worker_thread_vm_pool_size 1;"))
-    assert lines == ["false no available Lua vm"] * 2 + ["released"]
-
-
-async def test_not_where_nothing_can_wait(
-    serve: Callable[..., Any], conf: Callable[..., Any]
-) -> None:
-    config = conf("", http="log_by_lua_block { ngx.run_worker_thread('p', 'm', 'hello') }")
-    async with serve(config) as running:
-        client = await running.connect()
-        await client.get("/")
-        assert "API disabled in the context of log_by_lua*" in running.log.text(4)
-
-
-async def test_log_lines_of_threads(serve: Callable[..., Any], conf: Callable[..., Any]) -> None:
-    async with serve(conf('ngx.say(run("p", "m", "log"))')) as running:
-        client = await running.connect()
-        await client.get("/")
-        assert '[lua] m.lua:9: from a thread, thread pool: "p"' in running.log.text(4)
-
-
-# ---------------------------------------------------------------- resty.threadpool
+__all__ = ["conf", "fifo", "serve"]
 
 
 async def test_values_go_in_and_out(serve: Callable[..., Any], conf: Callable[..., Any]) -> None:
