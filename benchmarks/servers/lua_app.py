@@ -10,6 +10,8 @@ _HELLO = BODY.decode().rstrip("\n")
 _FIRST, _SECOND = _HELLO.split(" ")
 
 _CONF = f"""
+thread_pool tasks threads=2;
+
 events {{
     worker_connections 20000;
 }}
@@ -69,6 +71,12 @@ http {{
                     store:set(key, store:get(key))
                     store:incr("count", 1, 0)
                 end
+                ngx.say("{_HELLO}")
+            }}
+        }}
+        location /thread {{
+            content_by_lua_block {{
+                assert(ngx.run_worker_thread("tasks", "string", "len", ""))
                 ngx.say("{_HELLO}")
             }}
         }}
