@@ -100,7 +100,13 @@ BURSTS = (
     Burst("large", "8 KB response", "/large", LARGE),
     Burst("echo", "4 KB POST echoed", "/echo", POSTED, body=POSTED),
     Burst("shdict", "ngx.shared: 1,000 x (get, set, incr)", "/shdict", lua=True),
-    Burst("thread", "an empty task in a thread pool, one at a time", "/thread", lua=True, connections=1),
+    Burst(
+        "thread",
+        "an empty task in a thread pool, one at a time",
+        "/thread",
+        lua=True,
+        connections=1,
+    ),
     Burst("sleep", "1,000 connections, each sleeps 50 ms", "/sleep", connections=1000, seconds=3),
 )
 HOLDS = (
