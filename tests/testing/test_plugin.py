@@ -135,52 +135,123 @@ async def test_a_thread_does_not_let_time_jump(lua_clock: LuaClock) -> None:
 
 # ----------------------------------------------------------------- failing tests
 
-CONFTEST = "pytest_plugins = ['pytester']"
+
+FAILING = """
+import pytest
 
 
-def run(pytester: pytest.Pytester, code: str) -> pytest.RunResult:
-    pytester.makepyfile(
-        "import pytest\nfrom trio_lua.testing import *\n" + code,
-    )
-    return pytester.runpytest_inprocess("-p", "no:cacheprovider")
+@pytest.mark.lua("error('oops')")
+async def test_unexpected_error(lua_client):
+    assert (await lua_client.get("/")).status == 500
 
 
-def test_an_unexpected_error_fails(pytester: pytest.Pytester) -> None:
-    result = run(
-        pytester,
-        "@pytest.mark.lua('error(\"oops\")')\n"
-        "async def test(lua_client):\n    assert (await lua_client.get('/')).status == 500\n",
-    )
-    result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["unexpected records in error.log:", "*content_by_lua*:2: oops*"])
+@pytest.mark.lua(
+    config='''
+    location / {
+        content_by_lua_block {
+            ngx.log(ngx.WARN, "look here")
+            ngx.thread.spawn(function()
+                ngx.sleep(1e9)
+            end)
+            ngx.say("half")
+            ngx.flush(true)
+            ngx.sleep(1e8)
+        }
+    }
+    location /err { content_by_lua_block {
+        local t = nil
+        return t.x
+    } }
+    '''
+)
+async def test_failure(lua_server):
+    await lua_server.get("/err")
+    stream = await lua_server.connect()
+    await stream.send_all(b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
+    await stream.receive_some()
+    assert False
 
 
-def test_a_failure_shows_the_log(pytester: pytest.Pytester) -> None:
-    result = run(
-        pytester,
-        "@pytest.mark.lua('ngx.log(ngx.WARN, \"look here\")')\n"
-        "async def test(lua_client):\n    assert (await lua_client.get('/')).status == 201\n",
-    )
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*error.log*", "*warn*look here*"])
+async def test_failing_lua(lua):
+    await lua.run("local function f() error('no') end\\nf()")
 
 
-def test_a_global_of_a_module_fails(pytester: pytest.Pytester) -> None:
+@pytest.mark.lua("require('leaky')", package_path="./?.lua")
+async def test_global(lua_client):
+    await lua_client.get("/")
+
+
+@pytest.mark.lua("require('leaky')", package_path="./?.lua", allow_leaks=["globals"])
+async def test_allowed(lua_client):
+    await lua_client.get("/")
+
+
+@pytest.mark.lua("\\nngx.timer.at(3600, function() end)")
+async def test_timer(lua_client):
+    await lua_client.get("/")
+
+
+SPAWN = "ngx.thread.spawn(function()\\nngx.sleep(1e9)\\nend) ngx.sleep(1e9)"
+
+
+@pytest.mark.lua(SPAWN)
+async def test_threads(lua_server):
+    stream = await lua_server.connect()
+    await stream.send_all(b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
+    async with __import__("trio").open_nursery():
+        await lua_server.settle()
+
+
+@pytest.mark.lua("local client = require('client')\\nclient.fetch()", package_path="./?.lua")
+async def test_socket(lua_client, lua_network):
+    lua_network.silent("peer", 7)
+    await lua_client.get("/")
+"""
+
+
+def test_failures_that_a_person_can_read(pytester: pytest.Pytester) -> None:
+    """One run for all of them: a run is slow."""
     pytester.path.joinpath("leaky.lua").write_text("local M = {}\n\nleaked = 1\nreturn M\n")
-    result = run(
-        pytester,
-        "@pytest.mark.lua('require(\"leaky\")', package_path='./?.lua')\n"
-        "async def test(lua_client):\n    await lua_client.get('/')\n",
+    pytester.path.joinpath("client.lua").write_text(
+        "return { fetch = function()\n"
+        "    local sock = ngx.socket.tcp()\n"
+        "    assert(sock:connect('peer', 7))\n"
+        "end }\n"
     )
-    result.stdout.fnmatch_lines(["*modules wrote global variables: leaked at ./leaky.lua:3*"])
-
-
-def test_a_request_that_never_ends_fails(pytester: pytest.Pytester) -> None:
-    result = run(
-        pytester,
-        "@pytest.mark.lua(config='location / { content_by_lua_block { ngx.sleep(1e9) } }')\n"
-        "async def test(lua_server):\n"
-        "    stream = await lua_server.connect()\n"
-        "    await stream.send_all(b'GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n')\n",
+    pytester.makepyfile(FAILING)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=2, failed=6, errors=2)
+    lines = result.stdout
+    lines.fnmatch_lines(["unexpected records in error.log:", "*content_by_lua*:2: oops*"])
+    # a failure shows requests, the log with source lines, and what threads do
+    lines.fnmatch_lines(
+        [
+            "*- requests -*",
+            "GET /err: 500 Internal Server Error",
+            "*- error.log -*",
+            "*attempt to index local 't'*",
+            "* 3 | return t.x",
+            "*warn*look here*",
+            "*- Lua threads -*",
+            "entry thread * of GET / at content_by_lua(*):8, sleeping*",
+            "* 8 | ngx.sleep(1e8)",
+            "user thread * of GET / at content_by_lua(*):4, sleeping*",
+            "* 4 | ngx.sleep(1e9)",
+        ]
     )
-    assert result.ret != 0
+    lines.fnmatch_lines(
+        [
+            "E*LuaError: test:1: no*",
+            "*- Lua traceback -*",
+            "*test:1: in function 'f'",
+            "* 1 | local function f()*",
+        ]
+    )
+    lines.fnmatch_lines(
+        ["left behind:", "*leaked*, written at ./leaky.lua:3 < content*:2*", "* 3 | leaked = 1"]
+    )
+    lines.fnmatch_lines(["*a timer of 3600 s that has not fired, made at content*:3*"])
+    lines.fnmatch_lines(["*user thread*sleeping*, spawned at content*:2*"])
+    lines.fnmatch_lines(
+        ["*a socket neither closed nor kept alive, connected at ./client.lua:3 < content*:3*"]
+    )

@@ -141,6 +141,9 @@ local function release(r)
     local sockets = r.sockets
     for u in pairs(sockets) do
         if u.id then
+            if rt.left_open and u.finalize == finalize and not u.read_closed then
+                rt.left_open(u, r)
+            end
             u.finalize(u)
         end
         u.r = false
@@ -158,6 +161,9 @@ local function own(r, u)
         rt.at_release(r, release)
     end
     sockets[u] = true
+    if rt.note_origin then
+        rt.note_origin(u)
+    end
 end
 rt.own_socket = own
 

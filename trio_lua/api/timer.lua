@@ -64,6 +64,8 @@ local function waiting()
     end)
 end
 
+rt.waiting_timers = waiting
+
 -- The worker stops: whatever waits for a time is fired now. What was to run at once is not early.
 function rt.export.expire_timers()
     local list, n = waiting()
@@ -127,10 +129,14 @@ local function timer(name, every, ...)
     if pending >= rt.max_pending_timers then
         return nil, "too many pending timers"
     end
-    schedule({
+    local new = {
         f = f, delay = delay, interval = every and delay, loc = r.loc, origin = origin(r), env = r.env, fresh = r.fresh,
         n = n - 2, select(3, ...),
-    }, delay)
+    }
+    if rt.note_origin then
+        rt.note_origin(new)
+    end
+    schedule(new, delay)
     return 1
 end
 

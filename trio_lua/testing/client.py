@@ -8,18 +8,22 @@ from __future__ import annotations
 import json as json_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Union
 from urllib.parse import urlencode
 
 import h11
 import trio
 
-__all__ = ["Client", "Headers", "Response"]
+__all__ = ["Client", "Exchange", "Headers", "Response"]
 
 #: Headers as callers may give them.
 HeadersLike = Union[Mapping[str, str], Iterable[tuple[str, str]]]
 
 _RECEIVE_SIZE = 65536
+
+#: Bytes of a body that a report shows.
+_SHOWN = 2000
 
 
 class Headers(Mapping[str, str]):
@@ -89,12 +93,40 @@ class Response:
         return f"<Response {self.status} {self.reason} {dict(self.headers)} {body!r}>"
 
 
+@dataclass
+class Exchange:
+    """A request and what came of it.
+
+    Attributes:
+        method: Such as ``GET``.
+        target: Path and query string.
+        response: The response; None when there is none (yet).
+    """
+
+    method: str
+    target: str
+    response: Response | None = None
+
+    def __str__(self) -> str:
+        answer = self.response
+        if answer is None:
+            return f"{self.method} {self.target}: no response"
+        body = answer.body[:_SHOWN].decode("utf-8", "backslashreplace")
+        if len(answer.body) > _SHOWN:
+            body += f"... ({len(answer.body)} bytes)"
+        headers = "".join(f"\n{name}: {value}" for name, value in answer.headers.pairs)
+        return f"{self.method} {self.target}: {answer.status} {answer.reason}{headers}\n\n{body}"
+
+
 class Client:
     """Sends requests, each over a connection of its own.
 
     Args:
         connect: Opens a stream to the server.
         host: The ``Host`` of requests that name none.
+
+    Attributes:
+        exchanges: The requests that were sent, and their responses.
     """
 
     def __init__(
@@ -102,6 +134,7 @@ class Client:
     ) -> None:
         self._connect = connect
         self.host = host
+        self.exchanges: list[Exchange] = []
 
     async def request(
         self,
@@ -129,9 +162,12 @@ class Client:
             h11.RemoteProtocolError: The server did not answer with a complete response.
         """
         head, data = self._head(method, target, params, headers, body, json, http_version)
+        exchange = Exchange(method, target)
+        self.exchanges.append(exchange)
         async with self.stream() as stream:
             await stream.send_all(head + data)
-            return await _response(stream, method)
+            exchange.response = await _response(stream, method)
+            return exchange.response
 
     async def get(self, target: str, **options: Any) -> Response:
         """``GET``; options as for :meth:`request`."""

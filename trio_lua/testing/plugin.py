@@ -14,7 +14,7 @@
 ==================== ==========================================================================
 
 The marker takes what :func:`trio_lua.testing.open_server` takes: ``@pytest.mark.lua("ngx.say(1)")``,
-``@pytest.mark.lua(config="location / { ... }", allow_globals=True)``.
+``@pytest.mark.lua(config="location / { ... }", allow_leaks=["globals"])``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ import trio
 if TYPE_CHECKING:
     # pytest loads plugins for every run: what these names stand for is loaded by the first fixture
     from trio_lua.testing import Client, LogRecords, Lua, LuaClock, LuaNetwork, LuaServer
+    from trio_lua.testing.report import Report
 
 __all__: list[str] = []
+
+_REPORTS: pytest.StashKey[list[Report]] = pytest.StashKey()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -61,13 +64,25 @@ def _run(
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
-    """A failed test shows the server's error.log."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, None]:
+    """A failed test shows what its servers have to say."""
     outcome = yield
     report = outcome.get_result()
-    log = getattr(item, "funcargs", {}).get("lua_log")
-    if report.failed and log is not None and len(log):
-        report.sections.append(("error.log", str(log)))
+    reports = item.stash.get(_REPORTS, [])
+    if report.failed and reports and call.excinfo is not None:
+        from trio_lua.errors import LuaError
+        from trio_lua.testing import Leak
+
+        error = call.excinfo.value
+        if isinstance(error, Leak):
+            # the way through the kit says nothing
+            report.longrepr = str(error)
+        elif isinstance(error, LuaError) and error.traceback:
+            report.sections.append(("Lua traceback", reports[0].annotated(error.traceback)))
+        for one in reports:
+            report.sections += one.sections()
 
 
 @pytest.fixture
@@ -134,10 +149,16 @@ def _lua_settings(
     return settings
 
 
+def _reports(request: pytest.FixtureRequest) -> list[Report]:
+    """What the failing test shows."""
+    stash: pytest.Stash = request.node.stash
+    return stash.setdefault(_REPORTS, [])
+
+
 def _asked_for(request: pytest.FixtureRequest, conf: Any, options: dict[str, Any]) -> Any:
     marker = request.node.get_closest_marker("lua")
     if marker is None:
-        return conf, options
+        return conf, dict(options)
     if marker.args:
         source = marker.args[0]
     else:
@@ -148,7 +169,7 @@ def _asked_for(request: pytest.FixtureRequest, conf: Any, options: dict[str, Any
 
 @pytest.fixture
 async def make_lua_server(
-    _lua_settings: dict[str, Any], lua_options: dict[str, Any]
+    request: pytest.FixtureRequest, _lua_settings: dict[str, Any], lua_options: dict[str, Any]
 ) -> AsyncIterator[Callable[..., Awaitable[LuaServer]]]:
     """Starts servers that end with the test; arguments as for :func:`trio_lua.testing.open_server`."""
     from trio_lua.testing import open_server
@@ -168,6 +189,7 @@ async def make_lua_server(
         async def make(source: Any = None, **options: Any) -> LuaServer:
             settings = {**_lua_settings, **lua_options, **options}
             server: LuaServer = await nursery.start(run, source, settings)
+            _reports(request).append(server.report)
             return server
 
         yield make
@@ -186,6 +208,7 @@ async def lua_server(
 
     source, options = _asked_for(request, lua_conf, lua_options)
     async with open_server(source, **{**_lua_settings, **options}) as server:
+        _reports(request).append(server.report)
         yield server
 
 
@@ -211,10 +234,18 @@ async def lua(
 ) -> AsyncIterator[Lua]:
     """A VM without a server, with the settings of ``lua_conf``."""
     from trio_lua.testing import configuration, open_lua
+    from trio_lua.testing.report import Report
+    from trio_lua.testing.server import check_leaks
 
     source, options = _asked_for(request, lua_conf, lua_options)
-    options = {name: value for name, value in options.items() if name != "allow_globals"}
+    allowed = options.pop("allow_leaks", ())
     config = configuration(source, **options)
     settings = {name: value for name, value in _lua_settings.items() if name != "clock"}
     async with open_lua(config, epoch=lua_clock.epoch, **settings) as vm:
-        yield vm
+        report = Report(vm.runtime, vm, settings["log"], None)
+        _reports(request).append(report)
+        try:
+            yield vm
+            check_leaks(vm, report, allowed)
+        finally:
+            report.finish()

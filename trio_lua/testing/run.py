@@ -9,6 +9,7 @@ import trio
 from trio._core import _run as trio_scheduler
 
 from trio_lua.testing.clock import LuaClock
+from trio_lua.testing.server import Leak
 
 __all__ = ["run"]
 
@@ -36,7 +37,8 @@ def run(
         What it returns.
 
     Raises:
-        BaseException: What it raises, without the groups around a single exception.
+        BaseException: What it raises, without the groups around a single exception, and without leaks when
+            there is something else.
     """
     __tracebackhide__ = True
     clock = LuaClock() if clock is None else clock
@@ -58,6 +60,9 @@ def run(
 
 
 def _alone(error: BaseException) -> BaseException:
-    """What is inside of groups of one."""
+    """What is inside of groups of one. What failed has left things behind, and is what counts."""
+    split: Any = getattr(error, "split", None)
+    if split is not None:
+        error = split(Leak)[1] or error
     inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
     return _alone(inner[0]) if len(inner) == 1 else error

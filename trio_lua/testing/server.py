@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import textwrap
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from trio_lua.testing.client import Client, Response
 from trio_lua.testing.clock import LuaClock
 from trio_lua.testing.log import LogRecords
 from trio_lua.testing.network import LuaNetwork
+from trio_lua.testing.report import Report
 from trio_lua.testing.vm import Lua
 
 __all__ = ["Leak", "LuaServer", "configuration", "open_server"]
@@ -109,6 +110,7 @@ class LuaServer:
         lua: Runs code by hand in the server's VM, and replaces functions there.
         shared: Its shared dictionaries by name.
         addresses: What :meth:`listen` has bound.
+        report: What a failing test shows.
     """
 
     def __init__(self, worker: Worker, log: LogRecords, nursery: trio.Nursery) -> None:
@@ -118,6 +120,7 @@ class LuaServer:
         self.lua = Lua(worker.runtime)
         self.shared: Mapping[str, SharedDict] = worker.runtime.shared
         self.addresses: list[Any] = []
+        self.report = Report(worker.runtime, self.lua, log, self.client)
         self._worker = worker
         self._nursery = nursery
 
@@ -163,18 +166,29 @@ class LuaServer:
         """
         await trio.testing.wait_all_tasks_blocked()
 
-    def check_leaks(self) -> None:
-        """See that no request, no light thread and no new global is left.
+    def check_leaks(self, *, allowed: Collection[str] = ()) -> None:
+        """See that nothing is left of what requests have made.
+
+        Args:
+            allowed: What may be left, see :func:`open_server`.
 
         Raises:
-            Leak: There is one; the message says which.
+            Leak: Something is; the message says what, and names the Lua line that made it.
         """
-        requests, threads = self._worker.runtime.vm.export("live")()
-        if requests or threads:
-            raise Leak(f"left behind: {requests} requests and {threads} light threads")
-        if self.lua.globals:
-            written = ", ".join(f"{name} at {line}" for name, line in self.lua.globals.items())
-            raise Leak(f"modules wrote global variables: {written}")
+        check_leaks(self.lua, self.report, allowed)
+
+
+def check_leaks(lua: Lua, report: Report, allowed: Collection[str]) -> None:
+    """See that nothing is left in a VM.
+
+    Raises:
+        Leak: Something is.
+    """
+    found = lua.leaks(allowed=allowed)
+    if found:
+        raise Leak(
+            "left behind:\n" + "\n".join(f"  {line}" for line in map(report.explained, found))
+        )
 
 
 @contextlib.asynccontextmanager
@@ -184,7 +198,7 @@ async def open_server(
     log: LogRecords | None = None,
     clock: LuaClock | None = None,
     network: LuaNetwork | None = None,
-    allow_globals: bool = False,
+    allow_leaks: Collection[str] = (),
     **options: Any,
 ) -> AsyncIterator[LuaServer]:
     """Run a server for the time of a ``with`` block.
@@ -194,12 +208,13 @@ async def open_server(
         log: Its error.log; a new one by default.
         clock: The run's clock: ``ngx.now()`` then begins at its epoch.
         network: What its sockets can reach; by default the real network.
-        allow_globals: Whether modules may write global variables after ``init_by_lua*``.
+        allow_leaks: What requests may leave behind: any of ``threads``, ``timers``, ``sockets`` (those that are
+            neither closed nor kept alive) and ``globals`` (which modules write after ``init_by_lua*``).
 
     Raises:
         ConfigError: The configuration cannot be used.
         LuaError: ``init_by_lua*`` failed.
-        Leak: At the end: a request, light thread or global variable was left.
+        Leak: At the end: something was left.
     """
     conf = configuration(source, **options)
     log = LogRecords() if log is None else log
@@ -216,14 +231,16 @@ async def open_server(
         await nursery.start(worker.run, [])
         async with trio.open_nursery() as clients:
             server = LuaServer(worker, log, clients)
-            if not allow_globals:
-                server.lua.watch_globals()
-            yield server
-            # what the test has begun and closed may need a turn to end
-            for _ in range(100):
-                if not worker.connections:
-                    break
-                await trio.testing.wait_all_tasks_blocked()
-            server.check_leaks()
+            server.lua.watch()
+            try:
+                yield server
+                # what the test has begun and closed may need a turn to end
+                for _ in range(100):
+                    if not worker.connections:
+                        break
+                    await trio.testing.wait_all_tasks_blocked()
+                server.check_leaks(allowed=allow_leaks)
+            finally:
+                server.report.finish()
             clients.cancel_scope.cancel()
         nursery.cancel_scope.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import trio
 
 from trio_lua.api.runtime import Runtime
 from trio_lua.config.model import Config
+from trio_lua.debug import threads
 from trio_lua.errors import LuaError
 from trio_lua.lua.driver import Outcome
 from trio_lua.server.timers import Timers
@@ -35,16 +36,20 @@ class Lua:
     """Runs Lua code in a VM.
 
     Attributes:
-        globals: Names of globals that modules have written, and the lines that did.
+        runtime: The VM's whole surface, for those who know it.
+        sources: The code that was run, by the name that tracebacks call it.
     """
 
     def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+        self.runtime = runtime
         self._values: list[Any] = []
-        self.globals: dict[str, str] = {}
+        self._globals: dict[str, str] = {}
+        self._left_open: list[str] = []
+        self.sources: dict[str, str] = {}
         vm = runtime.vm
         vm.set_call("kit_value", self._take)
         vm.set_call("kit_global", self._write)
+        vm.set_call("kit_leak", self._leave_open)
         vm.load_file(KIT)
 
     def _take(self, kind: bytes, value: Any) -> None:
@@ -57,11 +62,46 @@ class Lua:
         self._values.append(value)
 
     def _write(self, name: bytes, place: bytes) -> None:
-        self.globals.setdefault(name.decode("utf-8", "replace"), place.decode("utf-8", "replace"))
+        self._globals.setdefault(_text(name), _text(place))
 
-    def watch_globals(self) -> None:
-        """From now on collect in :attr:`globals` what modules write."""
-        self._runtime.vm.export("kit_watch_globals")()
+    def _leave_open(self, place: bytes) -> None:
+        self._left_open.append(_text(place))
+
+    def watch(self) -> None:
+        """From now on remember who makes what, for :meth:`leaks`."""
+        self.runtime.vm.export("kit_watch_globals")()
+        self.runtime.vm.export("kit_watch")()
+
+    def leaks(self, *, allowed: Collection[str] = ()) -> list[str]:
+        """What is there that the end of the requests should have ended, each with the Lua line that made it.
+
+        Args:
+            allowed: What is no leak: ``threads``, ``timers``, ``sockets`` or ``globals``.
+        """
+        export = self.runtime.vm.export
+        found = []
+        if "threads" not in allowed:
+            for thread in threads(self.runtime):
+                origin = export("kit_origin")(thread.number)
+                made = "" if origin is None else f", spawned at {_text(origin)}"
+                found.append(f"{thread}{made}")
+        if "timers" not in allowed:
+            number = 1
+            while (timer := export("kit_timer")(number)) is not None:
+                delay, place = timer
+                found.append(f"a timer of {delay:g} s that has not fired, made at {_text(place)}")
+                number += 1
+        if "sockets" not in allowed:
+            found += [
+                f"a socket neither closed nor kept alive, connected at {place}"
+                for place in self._left_open
+            ]
+        if "globals" not in allowed:
+            found += [
+                f'the global variable "{name}" of a module, written at {place}'
+                for name, place in self._globals.items()
+            ]
+        return found
 
     async def run(self, code: str, name: str = "test") -> Any:
         """Run code that may sleep and do what a timer may do.
@@ -77,9 +117,16 @@ class Lua:
         Raises:
             LuaError: It does not compile, or failed.
         """
+        __tracebackhide__ = True
         self._values = []
-        started = self._runtime.vm.export("kit_run")(_bytes(code), b"=" + _bytes(name))
-        result = await self._runtime.driver.finish(_Owner(), started)
+        self.sources[name] = code
+        number, *begun = self.runtime.vm.export("kit_run")(_bytes(code), b"=" + _bytes(name))
+        try:
+            started = begun[0] if len(begun) == 1 else tuple(begun)
+            result = await self.runtime.driver.finish(_Owner(), started)
+        finally:
+            if not self.runtime.vm.closed:
+                self.runtime.release(number)
         outcome, *rest = result if isinstance(result, tuple) else (result,)
         if outcome in (Outcome.FAILED, Outcome.LOAD_FAILED):
             trace = rest[1].decode("utf-8", "replace") if len(rest) > 1 else ""
@@ -97,7 +144,7 @@ class Lua:
         Raises:
             LuaError: It does not compile, or failed.
         """
-        result = self._runtime.vm.export("kit_execute")(_bytes(code), b"=" + _bytes(name))
+        result = self.runtime.vm.export("kit_execute")(_bytes(code), b"=" + _bytes(name))
         if result is not True:
             raise LuaError(result[1].decode("utf-8", "replace"))
 
@@ -118,6 +165,10 @@ class Lua:
         self.execute(
             f"local t = {root}{steps} rawset(t, {_quoted(field)}, {value}\n)", f"patch of {target}"
         )
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
 
 
 def _bytes(text: str) -> bytes:
@@ -152,7 +203,9 @@ async def open_lua(
             async with runtime.sockets.running(), runtime.thread_pools.running():
                 timers = Timers(runtime, nursery)
                 nursery.start_soon(timers.run)
-                yield Lua(runtime)
+                lua = Lua(runtime)
+                lua.watch()
+                yield lua
                 timers.drop()
                 await timers.drained()
         finally:

@@ -35,13 +35,16 @@ async def test_a_handler_and_keepalive(lua: Lua, lua_network: LuaNetwork) -> Non
     peer = lua_network.tcp("peer", 7, echo)
     assert await lua.run(SOCKET) == "hello"
     assert (
-        await lua.run("local s = ngx.socket.tcp() s:connect('peer', 7) return s:getreusedtimes()")
+        await lua.run(
+            "local s = ngx.socket.tcp() s:connect('peer', 7) local n = s:getreusedtimes() s:close() return n"
+        )
         == 1
     )
     assert peer.accepted == 1
     assert lua_network.queries == ["peer"]
 
 
+@pytest.mark.lua(allow_leaks=["sockets"])
 @pytest.mark.parametrize(
     ("kind", "what", "seconds"),
     [
@@ -65,6 +68,7 @@ async def test_misbehaviour(
     assert trio.current_time() == seconds
 
 
+@pytest.mark.lua(allow_leaks=["sockets"])
 async def test_slow_peers(lua: Lua, lua_network: LuaNetwork, lua_log: LogRecords) -> None:
     lua_network.tcp("peer", 7, echo).slow(0.9, connecting=0.9)
     assert await lua.run(SOCKET) == "hello"
@@ -86,6 +90,7 @@ async def test_an_unknown_address(lua: Lua, lua_network: LuaNetwork, lua_log: Lo
     assert await lua.run(code) == (None, "connection refused")
 
 
+@pytest.mark.lua(allow_leaks=["sockets"])
 async def test_names(lua: Lua, lua_network: LuaNetwork, lua_log: LogRecords) -> None:
     lua_network.dns("gone")
     code = "return ngx.socket.tcp():connect('{}', 80)"
@@ -123,6 +128,7 @@ async def test_addresses_and_unix_sockets(lua: Lua, lua_network: LuaNetwork) -> 
     assert await lua.run(SOCKET.replace('"peer", 7', '"unix:/tmp/x.sock"')) == "hello"
 
 
+@pytest.mark.lua(allow_leaks=["sockets"])
 async def test_scripts(lua: Lua, lua_network: LuaNetwork, lua_log: LogRecords) -> None:
     lua_network.script("peer", 7).expect("hel").expect(re.compile(rb"l.\n")).wait(0.5).send("a\n")
     lua_network.script("peer", 7).expect("hello\n").close()
@@ -165,6 +171,7 @@ def test_a_connection_that_is_not_made() -> None:
         network.script("peer", 7)
 
 
+@pytest.mark.lua(allow_leaks=["sockets"])
 async def test_datagrams(lua: Lua, lua_network: LuaNetwork, lua_log: LogRecords) -> None:
     peer = lua_network.udp("peer", 53, lambda data: [data, data.upper()]).slow(1)
     statsd = lua_network.udp("127.0.0.1", 8125)
@@ -204,6 +211,7 @@ async def test_the_real_network(lua: Lua, lua_network: LuaNetwork) -> None:
     sock:connect("peer", 7)
     sock:send("hello\\n")
     ngx.print(sock:receive())
+    sock:close()
     """
 )
 async def test_requests(lua_client: Client, lua_network: LuaNetwork) -> None:

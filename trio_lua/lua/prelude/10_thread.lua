@@ -518,7 +518,11 @@ uncancelled[SPAWN] = true
 
 -- Start `f(...)` as a user thread of the running one: its coroutine.
 function rt.spawn(f, ...)
-    return suspend(SPAWN, raw_create(user_body), rt.own_coroutine(), f, ...)
+    local co = raw_create(user_body)
+    if rt.note_origin then
+        rt.note_origin(co)
+    end
+    return suspend(SPAWN, co, rt.own_coroutine(), f, ...)
 end
 
 -- A user thread that nobody waits for and that begins when the running one suspends.
