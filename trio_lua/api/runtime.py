@@ -31,6 +31,7 @@ from trio_lua.api import (
 from trio_lua.api import time as time_api
 from trio_lua.api.ipc import Alerts
 from trio_lua.api.modules import Modules
+from trio_lua.api.place import Place
 from trio_lua.api.python import PythonFunctions
 from trio_lua.api.socket import Sockets
 from trio_lua.api.subrequest import Runner
@@ -321,6 +322,11 @@ class Runtime:
         if not http.lua_strict_phases:
             #: Runs the handlers that may wait only with ``lua_strict_phases off``; not there with ``on``.
             self.waiting = Waiting(self)
+
+    def set_place(self, place: Place) -> None:
+        """Tell Lua code which process this is; without that it is a single one."""
+        self.vm.set_call("worker_pids", place.pids)
+        self.vm.export("set_place")(place.kind.encode(), place.number, place.total, place.master)
 
     def handler(self, code: LuaCode) -> int:
         """The VM's number of a handler; its code is compiled when it first runs."""

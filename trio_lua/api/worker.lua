@@ -1,5 +1,5 @@
--- ngx.worker: this process among its kin. One process is worker 0 of 1; a master's worker gets its
--- place in rt.export.set_worker.
+-- ngx.worker: this process among its kin, and what kind of process it is (ngx.process has that). By itself a process is
+-- worker 0 of 1; a master's children get their places in rt.export.set_place.
 
 local rt = ...
 
@@ -13,7 +13,15 @@ local getpid = ffi.C.trio_lua_getpid
 
 local id, count, exiting = 0, 1, false
 
---- The place of this process: its number (nil when it is no worker) and how many workers there are.
+--- The place of this process.
+-- kind: "single", "master", "worker" or "privileged agent". number: nil when it is no worker. total: how many workers
+-- there are. master: the master's pid, nil without one.
+function rt.export.set_place(kind, number, total, master)
+    id, count = number, total
+    rt.process = { type = kind, master_pid = master }
+end
+
+--- Among workers of another VM (a thread's) it has the same place.
 function rt.export.set_worker(number, total)
     id, count = number, total
 end
@@ -21,6 +29,11 @@ end
 --- From now on ngx.worker.exiting() is true.
 function rt.export.set_exiting()
     exiting, rt.exiting = true, true
+end
+
+--- How many connections a privileged agent may have; nil if init_by_lua wanted none.
+function rt.export.privileged_agent()
+    return rt.agent_connections
 end
 
 local worker = {}
@@ -49,6 +62,9 @@ function worker.pids()
     local r = S.r
     if not r or r.phase == INIT_WORKER then
         return nil, "API disabled in the current context"
+    end
+    if rt.process and rt.process.master_pid then
+        return { rt.py.worker_pids() }
     end
     return { getpid() }
 end

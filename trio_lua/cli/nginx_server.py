@@ -21,9 +21,14 @@ from trio_lua.log.error_log import ALERT, EMERG, ERROR, NOTICE, ErrorLog
 from trio_lua.log.files import STDERR, os_error, resolve
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from trio_lua.cli.nginx import Options
     from trio_lua.config.model import Config
+    from trio_lua.log.error_log import Log
     from trio_lua.process.cycle import Cycle
+    from trio_lua.process.daemon import Ready
+    from trio_lua.process.environment import Account
 
 __all__ = ["run"]
 
@@ -157,40 +162,121 @@ def _serve(command: _Command, config: Config) -> int:
     from trio_lua.process import environment
     from trio_lua.process.cycle import open_cycle
     from trio_lua.process.daemon import daemonize
-    from trio_lua.process.run import prepare, run_nginx
     from trio_lua.process.sockets import ListenError
+    from trio_lua.process.upgrade import VARIABLE, inherited_listeners
 
     account = environment.account(config.user) if config.master_process else None
     environment.make_folder(
         resolve(config.http.settings.client_body_temp_path, config.prefix), account
     )
+    inherited = dict(os.environ)
+    sockets = inherited.pop(VARIABLE, "")
+    adopted = None
     try:
-        cycle = open_cycle(config, default_log=command.error_log, console=_CONSOLE)
+        if sockets:
+            adopted = inherited_listeners(sockets, command.log)
+        cycle = open_cycle(config, default_log=command.error_log, console=_CONSOLE, adopted=adopted)
     except ListenError:
         return 1
-    inherited = dict(os.environ)
+    if adopted is not None:
+        adopted.close(keep=cycle.listeners)
     try:
-        announce = daemonize() if config.daemon else None
+        # a successor (SIGUSR2) is in the background already
+        announce = daemonize() if config.daemon and not sockets else None
         log = cycle.error_log
         log.log(NOTICE, f"nginx/{NGINX_VERSION} (trio_lua {__version__})".encode())
-        if config.worker_processes > 1:
-            log.log(NOTICE, b"worker_processes is %d, one process runs" % config.worker_processes)
+    except BaseException:
+        cycle.close()
+        raise
+    if config.master_process:
+        predecessor = os.getppid() if sockets else 0
+        return _serve_master(command, cycle, inherited, announce, account, predecessor)
+    return _serve_single(command, cycle, inherited, announce)
+
+
+def _next_cycle(
+    command: _Command, current: Cycle, prepare: Callable[[Config, Log], None] | None = None
+) -> Cycle | None:
+    """Read the configuration again."""
+    from trio_lua.process.cycle import open_cycle
+    from trio_lua.process.sockets import ListenError
+
+    try:
+        fresh = command.load()
+        log_warnings(fresh, current.error_log)
+        if prepare is not None:
+            prepare(fresh, current.error_log)
+        return open_cycle(fresh, default_log=command.error_log, previous=current)
+    except ListenError:
+        pass
+    except TrioLuaError as exc:
+        current.error_log.log(EMERG, str(exc).encode("utf-8", "surrogateescape"))
+    return None
+
+
+def _serve_single(
+    command: _Command, cycle: Cycle, inherited: Mapping[str, str], announce: Ready | None
+) -> int:
+    from trio_lua.process.run import prepare, run_nginx
+
+    def make(config: Config, log: Log) -> None:
         prepare(config, inherited, log)
+
+    try:
+        make(cycle.config, cycle.error_log)
     except BaseException:
         cycle.close()
         raise
     command.log.close()
+    return run_nginx(
+        cycle, reload=lambda current: _next_cycle(command, current, make), announce=announce
+    )
 
-    def reload(current: Cycle) -> Cycle | None:
-        try:
-            fresh = command.load()
-            log_warnings(fresh, current.error_log)
-            prepare(fresh, inherited, current.error_log)
-            return open_cycle(fresh, default_log=command.error_log, previous=current)
-        except ListenError:
-            pass
-        except TrioLuaError as exc:
-            current.error_log.log(EMERG, str(exc).encode("utf-8", "surrogateescape"))
-        return None
 
-    return run_nginx(cycle, reload=reload, announce=announce, account=account)
+def _serve_master(
+    command: _Command,
+    cycle: Cycle,
+    inherited: Mapping[str, str],
+    announce: Ready | None,
+    account: Account | None,
+    predecessor: int,
+) -> int:
+    from trio_lua.ipc.mesh import Mesh
+    from trio_lua.process.children import Children
+    from trio_lua.process.cycle import resized
+    from trio_lua.process.master import Master
+    from trio_lua.process.run import PidFile, pid_path, run_master
+    from trio_lua.process.signals import MASTER_ACTIONS
+    from trio_lua.process.upgrade import OLD_SUFFIX, Upgrade
+    from trio_lua.process.worker import WorkerApplication
+
+    command.log.close()
+    file = PidFile(announce)
+    upgrade = Upgrade(
+        [sys.executable, *sys.orig_argv[1:]],
+        inherited,
+        lambda cycle: pid_path(cycle.config),
+        predecessor=predecessor,
+    )
+    children = Children(MASTER_ACTIONS)
+    mesh = Mesh()
+
+    def ready() -> None:
+        file.write(master.cycle)
+        file.announce(master.cycle)
+
+    master = Master(
+        cycle,
+        lambda cycle: WorkerApplication(cycle, inherited=inherited, account=account),
+        children,
+        reload=lambda current: _next_cycle(command, current),
+        resize=lambda current, number: resized(current, number, default_log=command.error_log),
+        ready=ready,
+        replaced=file.replaced,
+        upgrade=upgrade,
+        mesh=mesh,
+        background=announce is not None or predecessor != 0,
+    )
+    return run_master(
+        master, children, mesh, lambda last: file.finish(last, OLD_SUFFIX if upgrade.pid else "")
+    )

@@ -483,6 +483,8 @@ class Http:
     lua_max_pending_timers: int = 1024
     lua_max_running_timers: int = 256
     lua_worker_thread_vm_pool_size: int = 10
+    #: A worker whose event loop stands still for so many seconds is replaced; 0: never.
+    lua_worker_stuck_timeout: float = 60.0
     rewrite_by_lua_no_postpone: bool = False
     access_by_lua_no_postpone: bool = False
     precontent_by_lua_no_postpone: bool = False
@@ -546,7 +548,11 @@ class Config:
     master_process: bool = True
     worker_processes: int = 1
     worker_connections: int = 512
+    multi_accept: bool = False
     worker_rlimit_nofile: int | None = None
+    worker_rlimit_core: int | None = None
+    worker_priority: int = 0
+    worker_cpu_affinity: tuple[str, ...] = ()  # as written: masks, or "auto" [mask]
     worker_shutdown_timeout: float | None = None
     pid: str = "logs/nginx.pid"
     error_logs: tuple[ErrorLog, ...] = ()

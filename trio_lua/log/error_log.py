@@ -217,6 +217,11 @@ class ErrorLog:
         self._stderr = True
         os.dup2(self._sinks[0][1].fd, 2)
 
+    @property
+    def paths(self) -> list[str]:
+        """The paths of the files."""
+        return self._files.paths
+
     def reopen(self) -> None:
         """Open the files again by name; one that cannot be opened stays as it is."""
         self._files.reopen(

@@ -124,6 +124,11 @@ class LogFiles:
             except OSError as exc:
                 failed(f'open() "{path}" failed {os_error(exc)}')
 
+    @property
+    def paths(self) -> list[str]:
+        """The paths of those that are files, and not streams."""
+        return [path for path in self._files if path not in _STREAMS]
+
     def close(self) -> None:
         """Close all of them."""
         for file in self._files.values():

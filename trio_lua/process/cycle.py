@@ -8,7 +8,7 @@ cycle fails, it is undone and the old one goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from trio_lua.config.model import Config
 from trio_lua.errors import LuaError, TrioLuaError
@@ -18,7 +18,7 @@ from trio_lua.net.tls_server import check_certificates
 from trio_lua.process.sockets import ListenError, Listeners, listens_of
 from trio_lua.shm.zone import Zone, open_zones
 
-__all__ = ["Cycle", "leaves", "open_cycle", "report"]
+__all__ = ["Cycle", "detach", "leaves", "open_cycle", "report", "resized"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,7 @@ def open_cycle(
             listens_of(config),
             error_log=error_log,
             previous=available,
+            workers=config.worker_processes if config.master_process else 1,
             test=test,
             tries=tries,
         )
@@ -92,6 +93,18 @@ def open_cycle(
         error_log.close()
         raise
     return Cycle(config, error_log, listeners, zones)
+
+
+def resized(current: Cycle, workers: int, *, default_log: str) -> Cycle | None:
+    """The same configuration with another number of workers; None, with the reason in the log, if that fails."""
+    config = replace(current.config, worker_processes=workers)
+    try:
+        return open_cycle(config, default_log=default_log, previous=current)
+    except ListenError:
+        return None
+    except TrioLuaError as exc:
+        report(current.error_log, exc)
+        return None
 
 
 def report(error_log: Log, error: BaseException) -> None:
@@ -119,6 +132,14 @@ def report(error_log: Log, error: BaseException) -> None:
                     error_log.log(ALERT, line.encode("utf-8", "backslashreplace"))
             continue
         error_log.log(level, text.encode("utf-8", "surrogateescape"))
+
+
+def detach(cycle: Cycle) -> None:
+    """From now on the log is the only place for messages, whoever writes them."""
+    log = cycle.error_log
+    if isinstance(log, ErrorLog):
+        log.console = None
+        log.take_stderr()
 
 
 def leaves(error: BaseException) -> list[BaseException]:

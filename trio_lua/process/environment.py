@@ -7,6 +7,7 @@ see the same wherever the server was started from. ``env NAME`` keeps a variable
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -24,6 +25,8 @@ __all__ = [
     "apply",
     "become",
     "change_folder",
+    "give",
+    "limit_core",
     "limit_files",
     "make_folder",
     "reduced",
@@ -67,6 +70,21 @@ def limit_files(number: int | None) -> None:
     except (OSError, ValueError) as exc:
         reason = os_error(exc) if isinstance(exc, OSError) and exc.errno else f"({exc})"
         raise TrioLuaError(f"setrlimit(RLIMIT_NOFILE, {number}) failed {reason}") from None
+
+
+def limit_core(size: int | None) -> None:
+    """``worker_rlimit_core``.
+
+    Raises:
+        TrioLuaError: The system refuses.
+    """
+    if size is None:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (size, size))
+    except (OSError, ValueError) as exc:
+        reason = os_error(exc) if isinstance(exc, OSError) and exc.errno else f"({exc})"
+        raise TrioLuaError(f"setrlimit(RLIMIT_CORE, {size}) failed {reason}") from None
 
 
 #: Name, user id, group id.
@@ -128,6 +146,14 @@ def make_folder(path: str, who: Account | None) -> None:
         raise TrioLuaError(f'mkdir() "{path}" failed {os_error(exc)}') from None
     if who is not None:
         os.chown(path, who[1], -1)
+
+
+def give(paths: Iterable[str], who: Account) -> None:
+    """Make a user the owner of files, as far as that is possible."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if os.stat(path).st_uid != who[1]:
+                os.chown(path, who[1], -1)
 
 
 def change_folder(path: str | None) -> None:

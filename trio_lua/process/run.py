@@ -6,21 +6,28 @@ serve`` with a line on the terminal.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
 from trio_lua.config.model import Config
 from trio_lua.errors import TrioLuaError
-from trio_lua.log.error_log import ALERT, EMERG, NOTICE, ErrorLog, Log
+from trio_lua.log.error_log import ALERT, EMERG, NOTICE, Log
 from trio_lua.log.files import resolve
 from trio_lua.process import environment, pidfile
-from trio_lua.process.cycle import Cycle
+from trio_lua.process.cycle import Cycle, detach, report
 from trio_lua.process.daemon import Ready
 from trio_lua.process.single import RunWorker, SingleProcess, StartError, Worker
 
-__all__ = ["default_worker", "pid_path", "prepare", "run", "run_nginx"]
+if TYPE_CHECKING:
+    from trio_lua.ipc.mesh import Mesh
+    from trio_lua.process.children import Children
+    from trio_lua.process.master import Master
+
+__all__ = ["PidFile", "default_worker", "pid_path", "prepare", "run", "run_master", "run_nginx"]
 
 
 def pid_path(config: Config) -> str:
@@ -73,6 +80,72 @@ def run(process: SingleProcess, finish: Callable[[Cycle], None] | None = None) -
         process.cycle.close()
 
 
+def run_master(
+    master: Master,
+    children: Children,
+    mesh: Mesh,
+    finish: Callable[[Cycle], None] | None = None,
+) -> int:
+    """Run a master and return the exit status.
+
+    At the end ``finish`` is called with the cycle in use, then that is closed.
+    """
+    try:
+        with children, contextlib.closing(mesh):
+            return master.run()
+    except Exception as exc:
+        report(master.cycle.error_log, exc)
+        return 1
+    finally:
+        if finish is not None:
+            finish(master.cycle)
+        master.cycle.close()
+
+
+class PidFile:
+    """The pid file of the process behind nginx's command line, and what belongs to the same moments.
+
+    Args:
+        announce: The parent that waits, if there is one.
+    """
+
+    def __init__(self, announce: Ready | None = None) -> None:
+        self._announce = announce
+        #: Where it lies; None before it is written.
+        self.path: str | None = None
+
+    def write(self, cycle: Cycle) -> None:
+        """The first workers serve: write it."""
+        path = pid_path(cycle.config)
+        pidfile.write(path)
+        self.path = path
+
+    def announce(self, cycle: Cycle) -> None:
+        """Leave the terminal, and tell the parent."""
+        detach(cycle)
+        if self._announce is not None:
+            self._announce.notify()
+
+    def replaced(self, new: Cycle, old: Cycle) -> None:
+        """After a reload it may have to lie elsewhere."""
+        detach(new)
+        path, before = pid_path(new.config), pid_path(old.config)
+        if path != before:
+            pidfile.write(path)
+            self.path = path
+            pidfile.remove(before)
+
+    def finish(self, last: Cycle, suffix: str = "") -> None:
+        """The end: remove it. ``suffix``: what was added to its name meanwhile."""
+        if self.path is None:
+            return
+        try:
+            pidfile.remove(self.path + suffix)
+        except pidfile.PidFileError as exc:
+            last.error_log.log(EMERG, str(exc).encode("utf-8", "surrogateescape"))
+        last.error_log.log(NOTICE, b"exit")
+
+
 def run_nginx(
     cycle: Cycle,
     *,
@@ -93,49 +166,19 @@ def run_nginx(
         account: Whom to become when everything is open.
         run_worker: By default the server's.
     """
-    written: list[str] = []
+    file = PidFile(announce)
 
     def ready(_worker: Worker) -> None:
-        path = pid_path(cycle.config)
-        pidfile.write(path)
-        written.append(path)
+        file.write(cycle)
         if account is not None:
             environment.become(account)
-        _detach(cycle)
-        if announce is not None:
-            announce.notify()
-
-    def replaced(new: Cycle, old: Cycle) -> None:
-        _detach(new)
-        path, before = pid_path(new.config), pid_path(old.config)
-        if path != before:
-            pidfile.write(path)
-            written.append(path)
-            pidfile.remove(before)
-            written.remove(before)
-
-    def finish(last: Cycle) -> None:
-        for path in written:
-            try:
-                pidfile.remove(path)
-            except pidfile.PidFileError as exc:
-                last.error_log.log(EMERG, str(exc).encode("utf-8", "surrogateescape"))
-        if written:
-            last.error_log.log(NOTICE, b"exit")
+        file.announce(cycle)
 
     process = SingleProcess(
         cycle,
         default_worker() if run_worker is None else run_worker,
         reload=reload,
         ready=ready,
-        replaced=replaced,
+        replaced=file.replaced,
     )
-    return run(process, finish)
-
-
-def _detach(cycle: Cycle) -> None:
-    """From now on the log is the only place for messages, whoever writes them."""
-    log = cycle.error_log
-    if isinstance(log, ErrorLog):
-        log.console = None
-        log.take_stderr()
+    return run(process, file.finish)

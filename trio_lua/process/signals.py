@@ -1,13 +1,13 @@
 """What each signal asks of the process that runs the server: nginx's table, and one for a dump of all Lua threads.
 
-Signals arrive through Trio, in the order in which they came and never inside other code.
+In a worker and in a single process signals arrive through Trio, in the order in which they came and never inside other code.
 The sender's process id, which nginx logs as well, does not come through.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from types import MappingProxyType
@@ -16,7 +16,18 @@ import trio
 
 from trio_lua.log.error_log import NOTICE, Log
 
-__all__ = ["ACTIONS", "BY_NAME", "Action", "action_of", "receive", "restart_calls"]
+__all__ = [
+    "ACTIONS",
+    "BY_NAME",
+    "DUMP",
+    "MASTER_ACTIONS",
+    "WORKER_ACTIONS",
+    "Action",
+    "Actions",
+    "action_of",
+    "receive",
+    "restart_calls",
+]
 
 
 class Action(Enum):
@@ -28,7 +39,15 @@ class Action(Enum):
     RELOAD = "reconfiguring"
     DUMP = "listing the Lua threads"
     IGNORE = "ignoring"
+    # Only a master has these.
+    UPGRADE = "changing binary"
+    STAND_DOWN = "stop accepting connections"
+    MORE = "starting one more worker"
+    FEWER = "stopping one worker"
+    CHILD = ""
 
+
+Actions = Mapping[signal.Signals, Action]
 
 #: Asks for a dump: SIGINFO where there is one (control-T in a terminal of BSD and macOS), else SIGPWR, which nginx and
 #: systemd's services do not use.
@@ -49,6 +68,28 @@ ACTIONS = MappingProxyType(
     }
 )
 
+#: What a master does.
+MASTER_ACTIONS = MappingProxyType(
+    {
+        **ACTIONS,
+        signal.SIGUSR2: Action.UPGRADE,
+        signal.SIGWINCH: Action.STAND_DOWN,
+        signal.SIGTTIN: Action.MORE,
+        signal.SIGTTOU: Action.FEWER,
+        signal.SIGCHLD: Action.CHILD,
+    }
+)
+
+#: What a worker does: what changes the whole server is its master's business.
+WORKER_ACTIONS = MappingProxyType(
+    {
+        **ACTIONS,
+        signal.SIGHUP: Action.IGNORE,
+        signal.SIGTTIN: Action.IGNORE,
+        signal.SIGTTOU: Action.IGNORE,
+    }
+)
+
 #: ``-s NAME``.
 BY_NAME = MappingProxyType(
     {
@@ -61,26 +102,26 @@ BY_NAME = MappingProxyType(
 
 
 @contextmanager
-def receive() -> Iterator[AsyncIterator[int]]:
-    """Take over the signals of the table, in the main thread, until the block ends."""
-    with trio.open_signal_receiver(*ACTIONS) as received:
+def receive(actions: Actions = ACTIONS) -> Iterator[AsyncIterator[int]]:
+    """Take over the signals of a table, in the main thread, until the block ends."""
+    with trio.open_signal_receiver(*actions) as received:
         yield received
 
 
-def restart_calls(restart: bool) -> None:
+def restart_calls(restart: bool, actions: Actions = ACTIONS) -> None:
     """``lua_sa_restart``: whether system calls of Lua code (``io.popen`` and the like) go on after a signal.
 
     Without that they fail with "Interrupted system call". To be called after :func:`receive`.
     """
-    for number in ACTIONS:
+    for number in actions:
         signal.siginterrupt(number, not restart)
 
 
-def action_of(number: int, error_log: Log) -> Action:
+def action_of(number: int, error_log: Log, actions: Actions = ACTIONS) -> Action:
     """What a received signal means; logs it as nginx does."""
     known = signal.Signals(number)
-    action = ACTIONS[known]
+    action = actions[known]
     if error_log.level >= NOTICE:
-        message = f"signal {number} ({known.name}) received, {action.value}"
-        error_log.log(NOTICE, message.encode())
+        effect = f", {action.value}" if action.value else ""
+        error_log.log(NOTICE, f"signal {number} ({known.name}) received{effect}".encode())
     return action

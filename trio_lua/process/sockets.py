@@ -4,6 +4,9 @@ They belong to the process, not to a worker: a reload keeps those whose address 
 binds only the new ones, so that no connection is refused meanwhile. Workers get duplicates
 (:meth:`Listeners.duplicates`), which they may close when they stop accepting.
 
+With ``reuseport`` there is one socket for each worker, and the system divides connections among them; it belongs to the
+worker's number, so that a replacement and the next configuration's worker take over what waits there.
+
 As in nginx a wildcard address takes the other addresses of its port along, since Linux
 refuses to bind both: ``listen 80`` and ``listen 127.0.0.1:80`` make one socket, and the server
 is then chosen by the connection's own local address.
@@ -30,7 +33,10 @@ from trio_lua.log.files import os_error
 
 __all__ = ["ListenError", "Listeners", "listens_of", "parse_bind"]
 
-_Key = tuple[int, str, int]  # family, host or path, port
+_Address = tuple[int, str, int]  # family, host or path, port
+_Key = tuple[
+    int, str, int, int
+]  # the same, and whose it is: a worker's number, or 0 for everybody's
 
 _BACKLOG = Listen("", 0).backlog
 
@@ -79,7 +85,7 @@ def parse_bind(text: str) -> Listen | int:
     return Listen("" if host == "*" else host, int(port))
 
 
-def _keys(listen: Listen) -> list[_Key]:
+def _addresses(listen: Listen) -> list[_Address]:
     """The addresses of a directive: several when a name resolves to several."""
     if listen.path is not None:
         return [(socket.AF_UNIX, listen.path, 0)]
@@ -100,18 +106,17 @@ def _keys(listen: Listen) -> list[_Key]:
     return list(dict.fromkeys((int(info[0]), str(info[4][0]), listen.port) for info in found))
 
 
-def _text(key: _Key) -> str:
-    family, host, port = key
+def _text(family: int, host: str, port: int, _worker: int = 0) -> str:
     if family == socket.AF_UNIX:
         return f"unix:{host}"
     return f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
 
 
-def _plan(listens: Iterable[Listen]) -> dict[_Key, Listen]:
-    """What to bind: each address once, with the options of all who name it."""
-    wanted: dict[_Key, Listen] = {}
+def _plan(listens: Iterable[Listen], workers: int) -> dict[_Key, Listen]:
+    """What to bind: each address once, or once for each worker, with the options of all who name it."""
+    wanted: dict[_Address, Listen] = {}
     for listen in listens:
-        for key in _keys(listen):
+        for key in _addresses(listen):
             known = wanted.setdefault(key, listen)
             if known is not listen:
                 wanted[key] = replace(
@@ -129,10 +134,15 @@ def _plan(listens: Iterable[Listen]) -> dict[_Key, Listen]:
         if host in ("0.0.0.0", "::") and family != socket.AF_UNIX
     }
     return {
-        key: listen
+        (*key, worker): listen
         for key, listen in wanted.items()
         if key[1] in ("0.0.0.0", "::") or (key[0], key[2]) not in wildcards
+        for worker in range(workers if _divided(key, listen) else 1)
     }
+
+
+def _divided(key: _Address | _Key, listen: Listen) -> bool:
+    return listen.reuseport and key[0] != socket.AF_UNIX
 
 
 def _stale(path: str) -> bool:
@@ -152,11 +162,11 @@ def _stale(path: str) -> bool:
 
 def _open(key: _Key, listen: Listen) -> _Bound:
     """Bind one address. Raises OSError, with ``listen()`` as its filename if that failed."""
-    family, host, port = key
+    family, host, port, _ = key
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if listen.reuseport:
+        if _divided(key, listen):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(listen.ipv6only))
@@ -201,6 +211,7 @@ class Listeners:
         *,
         error_log: Log,
         previous: Listeners | None = None,
+        workers: int = 1,
         tries: int = 5,
         test: bool = False,
         sleep: Callable[[float], object] = time.sleep,
@@ -212,6 +223,7 @@ class Listeners:
             error_log: Where failures are reported.
             previous: Sockets to go on using where the address stays. They stay open here;
                 when the new configuration is in use, call ``previous.close(keep=new)``.
+            workers: How many sockets an address with ``reuseport`` gets.
             tries: How often to try addresses that are in use, half a second apart.
             test: Only see whether binding would work; an address in use is fine then.
             sleep: What waits between two tries.
@@ -221,14 +233,18 @@ class Listeners:
         """
         listeners = cls()
         try:
-            wanted = _plan(listens)
+            wanted = _plan(listens, workers)
         except ListenError as exc:
             error_log.log(EMERG, str(exc).encode())
             raise
         if previous is not None:
-            for key in wanted:
+            for key, listen in wanted.items():
                 if key in previous._bound:
-                    listeners._bound[key] = previous._bound[key]
+                    bound = replace(previous._bound[key], listen=listen)
+                    listeners._bound[key] = bound
+                    if _divided(key, listen):
+                        # it may have been bound without, and then the others could not be
+                        bound.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             for attempt in range(tries):
                 if listeners._try(wanted, error_log, test=test):
@@ -257,9 +273,9 @@ class Listeners:
                 if in_use and test:
                     continue
                 if exc.filename == "listen()":
-                    what = f"listen() to {_text(key)}, backlog {listen.backlog}"
+                    what = f"listen() to {_text(*key)}, backlog {listen.backlog}"
                 else:
-                    what = f"bind() to {_text(key)}"
+                    what = f"bind() to {_text(*key)}"
                 message = f"{what} failed {os_error(exc)}"
                 error_log.log(EMERG, message.encode("utf-8", "surrogateescape"))
                 if not in_use:
@@ -267,8 +283,12 @@ class Listeners:
                 complete = False
         return complete
 
-    def adopt(self, fd: int) -> Listen:
+    def adopt(self, fd: int, *, own_file: bool = False) -> Listen:
         """Add a listening socket that was inherited (``fd://N``); it becomes ours.
+
+        Args:
+            fd: Its descriptor.
+            own_file: Whether the file of a Unix socket is to be removed at the end.
 
         Raises:
             ListenError: The descriptor is not a listening stream socket.
@@ -286,18 +306,45 @@ class Listeners:
         name = sock.getsockname()
         if sock.family == socket.AF_UNIX:
             path = os.fsdecode(name)
-            listen, key = Listen("", 0, path=path), (int(sock.family), path, 0)
+            listen, address = Listen("", 0, path=path), (int(sock.family), path, 0)
         else:
             host, port = str(name[0]), int(name[1])
             listen = Listen("" if host == "0.0.0.0" else host, port)
-            key = (int(sock.family), host, port)
-        self._bound[key] = _Bound(listen, sock)
+            address = (int(sock.family), host, port)
+        worker = 0
+        while (*address, worker) in self._bound:
+            worker += 1
+        inode = None
+        if own_file and listen.path is not None:
+            status = os.stat(listen.path)
+            inode = (status.st_dev, status.st_ino)
+        self._bound[(*address, worker)] = _Bound(listen, sock, inode)
         return listen
 
     @property
     def pairs(self) -> list[tuple[Listen, socket.socket]]:
         """Each socket with the directive that asked for it (the first, if several did)."""
         return [(bound.listen, bound.sock) for bound in self._bound.values()]
+
+    def of_worker(self, number: int) -> list[tuple[Listen, socket.socket]]:
+        """The sockets of one worker: everybody's, and its own of those that are divided."""
+        return [
+            (bound.listen, bound.sock)
+            for key, bound in self._bound.items()
+            if key[3] == (number if _divided(key, bound.listen) else 0)
+        ]
+
+    @property
+    def fds(self) -> list[int]:
+        """The descriptors of all sockets."""
+        return [bound.sock.fileno() for bound in self._bound.values()]
+
+    def abandon(self, keep: Listeners) -> None:
+        """In a child: close what ``keep`` does not use, and leave everything else as it is."""
+        kept = {bound.sock for bound in keep._bound.values()}
+        for bound in self._bound.values():
+            if bound.sock not in kept:
+                bound.sock.close()
 
     def duplicates(self) -> list[tuple[Listen, socket.socket]]:
         """The same with duplicated descriptors, for a worker to use and close."""
@@ -307,8 +354,9 @@ class Listeners:
     def addresses(self) -> list[str]:
         """The bound addresses as ``127.0.0.1:8000``, ``[::]:8000`` or ``unix:/path``."""
         return [
-            _text((family, host, bound.sock.getsockname()[1] if family != socket.AF_UNIX else 0))
-            for (family, host, _), bound in self._bound.items()
+            _text(family, host, bound.sock.getsockname()[1] if family != socket.AF_UNIX else 0)
+            for (family, host, _, worker), bound in self._bound.items()
+            if not worker
         ]
 
     @property
@@ -323,21 +371,28 @@ class Listeners:
                 urls.append(f"{scheme}://{address}")
         return urls
 
-    def close(self, *, error_log: Log | None = None, keep: Listeners | None = None) -> None:
+    def close(
+        self,
+        *,
+        error_log: Log | None = None,
+        keep: Listeners | None = None,
+        leave_files: bool = False,
+    ) -> None:
         """Close the sockets, and remove the files of Unix sockets that were bound here.
 
         Args:
             error_log: Where failures are reported.
             keep: Sockets that this one uses as well stay open.
+            leave_files: Remove no file: another process goes on with the sockets.
         """
-        kept = set(keep._bound.values()) if keep is not None else set()
+        kept = {bound.sock for bound in keep._bound.values()} if keep is not None else set()
         for key, bound in self._bound.items():
-            if bound in kept:
+            if bound.sock in kept:
                 continue
             bound.sock.close()
-            if bound.inode is not None:
+            if bound.inode is not None and not leave_files:
                 _remove(key[1], bound.inode, error_log, quiet=keep is None)
-        self._bound = {key: bound for key, bound in self._bound.items() if bound in kept}
+        self._bound = {key: bound for key, bound in self._bound.items() if bound.sock in kept}
 
     def __enter__(self) -> Listeners:
         return self

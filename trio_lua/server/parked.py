@@ -29,12 +29,12 @@ from trio_lua.server.transport import RECEIVE_SIZE, SocketTransport
 if TYPE_CHECKING:
     from trio_lua.server.worker import Worker
 
-__all__ = ["ParkedDriver"]
+__all__ = ["ACCEPT_BATCH", "ParkedDriver"]
 
 #: Events taken in one turn.
 _BATCH = 64
-#: Connections accepted in one turn.
-_ACCEPT_BATCH = 64
+#: Connections accepted in one turn, where nobody else accepts them.
+ACCEPT_BATCH = 64
 #: Pipelined requests served before other connections get their turn.
 _PIPELINE_BATCH = 16
 #: Pause after the system ran out of descriptors or memory (nginx: accept_mutex_delay).
@@ -49,9 +49,13 @@ class ParkedDriver:
     Args:
         worker: Whose requests these are.
         nursery: The connections nursery.
+        accept_batch: Connections accepted from one socket in one turn.
     """
 
-    def __init__(self, worker: Worker, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, worker: Worker, nursery: trio.Nursery, accept_batch: int = ACCEPT_BATCH
+    ) -> None:
+        self._accept_batch = accept_batch
         self._worker = worker
         self._nursery = nursery
         self._epoll: Any = new_poller()
@@ -103,7 +107,7 @@ class ParkedDriver:
 
     def _accept(self, sock: socket.socket, endpoint: Endpoint) -> None:
         worker = self._worker
-        for _ in range(_ACCEPT_BATCH):
+        for _ in range(self._accept_batch):
             try:
                 client, address = sock.accept()
             except (BlockingIOError, InterruptedError):

@@ -18,6 +18,7 @@ from typing import Any
 import trio
 
 from trio_lua.about import NGINX_VERSION
+from trio_lua.api.place import Place
 from trio_lua.api.runtime import Runtime
 from trio_lua.config.model import Config, Listen, LuaCode, Settings, Source, Template
 from trio_lua.config.variables import Variables
@@ -41,7 +42,7 @@ from trio_lua.server.alerts import AlertHandlers
 from trio_lua.server.clientless import Clientless
 from trio_lua.server.connection import ANSWERED, Connection
 from trio_lua.server.listener import Endpoint
-from trio_lua.server.parked import ParkedDriver
+from trio_lua.server.parked import ACCEPT_BATCH, ParkedDriver
 from trio_lua.server.task import serve_stream
 from trio_lua.server.timers import Timers
 from trio_lua.server.tls import TlsAddress
@@ -66,7 +67,7 @@ class Worker:
         recognise: Whether plain heads take the short way past h11.
         parked: Whether plain sockets are served without a task each.
         epoch: What the run's clock counts from, in seconds since 1970; by default so that it agrees with the
-            machine's.
+            machine's. A worker may also be made, and :meth:`init` called, where no run has begun yet.
         zones: The memory of the shared dictionaries; by default the worker makes its own.
         network: Where the sockets of Lua code lead; by default to the system's network.
         ipc: Leads to the other workers, and is closed at the end; by default there are none. May also be set, as an
@@ -75,6 +76,7 @@ class Worker:
     Attributes:
         now: Seconds since the epoch, of the present turn.
         time: The same on the run's clock.
+        place: Which process this is.
         quitting: Whether a graceful stop has begun.
         closed: Whether it has ended, and its VM with it.
         addresses: What the listening sockets are bound to.
@@ -109,9 +111,15 @@ class Worker:
         self._error_log = self._capture(error_log)
         self._recognise = recognise
         self._use_parked = parked and supported()
-        self._epoch = (time.time() - trio.current_time()) if epoch is None else epoch
-        self.time = trio.current_time()
-        self.now = self.time + self._epoch
+        self._epoch = epoch
+        self._offset = 0.0
+        self._clock_runs = False
+        self._initialised = False
+        self.time = 0.0
+        self.now = time.time()
+        with contextlib.suppress(RuntimeError):  # in a master there is no run
+            self._start_clock()
+        self.place = Place()
         self.quitting = False
         self.closed = False
         self.addresses: list[Any] = []
@@ -170,14 +178,23 @@ class Worker:
 
     # --------------------------------------------------------------- the clock
 
+    def _start_clock(self) -> None:
+        now = trio.current_time()
+        if not self._clock_runs:
+            self._offset = time.time() - now if self._epoch is None else self._epoch
+            self._clock_runs = True
+        self.tick()
+
     def clock(self) -> float:
-        """Seconds since the epoch, on the run's clock."""
-        return trio.current_time() + self._epoch
+        """Seconds since the epoch: on the run's clock, and on the machine's before the run."""
+        if not self._clock_runs:
+            return time.time()
+        return trio.current_time() + self._offset
 
     def tick(self) -> None:
         """A new turn of the event loop: read the clock."""
         self.time = trio.current_time()
-        self.now = self.time + self._epoch
+        self.now = self.time + self._offset
 
     # ----------------------------------------------------------------- logging
 
@@ -205,6 +222,11 @@ class Worker:
     def reopen_logs(self) -> None:
         """Open the log files of this worker again by name."""
         self._files.reopen(lambda message: self.log(1, message.encode()))
+
+    @property
+    def log_paths(self) -> list[str]:
+        """The log files that this worker has opened itself."""
+        return self._files.paths
 
     # ------------------------------------------------------------- connections
 
@@ -391,6 +413,30 @@ class Worker:
 
     # ------------------------------------------------------------------- running
 
+    def set_place(self, place: Place) -> None:
+        """Say which process this is among those of a master."""
+        self.place = place
+        self.runtime.set_place(place)
+
+    def init(self) -> None:
+        """Run ``init_by_lua*``, once: in a master before it forks, otherwise at the beginning of :meth:`run`.
+
+        Raises:
+            LuaError: It failed.
+        """
+        if self._initialised:
+            return
+        http = self.config.http
+        if http.init_by_lua is not None:
+            try:
+                self.runtime.run_init(http.init_by_lua, Phase.INIT)
+            except LuaError as error:
+                name = _name(http.init_by_lua)
+                raise LuaError(f"{name} error: {error.message}") from None
+        if http.lua_shared_globals:
+            self.runtime.vm.export("share_globals")()
+        self._initialised = True
+
     async def run(
         self,
         listeners: Sequence[tuple[Listen | None, Any]],
@@ -407,15 +453,9 @@ class Worker:
         http = self.config.http
         ready = False
         alerts: AlertHandlers | None = None
+        self._start_clock()
         try:
-            if http.init_by_lua is not None:
-                try:
-                    self.runtime.run_init(http.init_by_lua, Phase.INIT)
-                except LuaError as error:
-                    name = _name(http.init_by_lua)
-                    raise LuaError(f"{name} error: {error.message}") from None
-            if http.lua_shared_globals:
-                self.runtime.vm.export("share_globals")()
+            self.init()
             ready = True
             async with (
                 self.runtime.modules.open(),
@@ -489,7 +529,9 @@ class Worker:
         listeners: Sequence[tuple[Listen | None, Any]],
     ) -> None:
         if self._use_parked:
-            self._parked = ParkedDriver(self, inner)
+            # where others accept, too, one worker must not take all that wait
+            alone = self.place.total == 1 or self.config.multi_accept
+            self._parked = ParkedDriver(self, inner, accept_batch=ACCEPT_BATCH if alone else 1)
         for listen, listener in listeners:
             endpoint = self.endpoint(listen)
             scheme = "http" if endpoint.tls is None else "https"

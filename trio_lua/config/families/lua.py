@@ -59,6 +59,7 @@ slots(
     "lua_thread_cache_max_entries",
     "lua_worker_thread_vm_pool_size",
 )
+slots(TABLE, Use.time, Context.HTTP, "lua_worker_stuck_timeout")
 slots(
     TABLE,
     Use.switch,

@@ -16,7 +16,7 @@ from trio_lua.config.families.slots import choices, slots, word, words
 from trio_lua.config.model import ThreadPool
 from trio_lua.config.units import parse_number, parse_size
 
-__all__ = ["TABLE"]
+__all__ = ["TABLE", "cpus"]
 
 TABLE = DirectiveTable()
 
@@ -45,8 +45,9 @@ def _events(use: Use) -> None:
     use.build.has_events = True
     events = Block(use.build, Context.EVENTS, use.source)
     use.read(events)
-    if "worker_connections" in events.values:
-        use.block.values["worker_connections"] = events.values["worker_connections"]
+    for name in ("worker_connections", "multi_accept"):
+        if name in events.values:
+            use.block.values[name] = events.values[name]
 
 
 @TABLE.directive("http", Context.MAIN, takes(0), form="{")
@@ -107,10 +108,19 @@ def _import(path: str, folder: str) -> ModuleType:
 @TABLE.directive("worker_processes", Context.MAIN, takes(1))
 def _worker_processes(use: Use) -> None:
     try:
-        number = (os.cpu_count() or 1) if use.args[0] == "auto" else parse_number(use.args[0])
+        number = cpus() if use.args[0] == "auto" else parse_number(use.args[0])
+        if not number:
+            raise ValueError
     except ValueError:
         raise use.fault("invalid value") from None
     use.put("worker_processes", number)
+
+
+def cpus() -> int:
+    """How many processors this process may use: ``worker_processes auto``."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @TABLE.directive("worker_priority", Context.MAIN, takes(1))
