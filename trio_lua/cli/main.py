@@ -98,6 +98,15 @@ def cli() -> None:
     help="Write requests to this file instead, or to standard output (-), or nowhere (off).",
 )
 @click.option(
+    "-w",
+    "--workers",
+    type=click.IntRange(min=0),
+    metavar="N",
+    envvar="TRIO_LUA_WORKERS",
+    help="Serve with N worker processes under a master; 0 for one per processor.  [default: what CONF "
+    "says; one process without a master for one worker]",
+)
+@click.option(
     "--reload",
     is_flag=True,
     envvar="TRIO_LUA_RELOAD",
@@ -108,7 +117,7 @@ def serve(target: str | None, conf: str | None, test: bool, **options: object) -
     """Serve an nginx.conf, or a Lua file as the handler of every request.
 
     SIGTERM and SIGINT stop, SIGQUIT finishes running requests first, SIGHUP reloads, SIGUSR1
-    opens the log files again.
+    opens the log files again; with workers SIGTTIN and SIGTTOU make one more or less.
     """
     from trio_lua.cli.serve import ServeOptions
     from trio_lua.cli.serve import serve as run

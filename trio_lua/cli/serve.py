@@ -14,6 +14,7 @@ import click
 
 from trio_lua import __version__
 from trio_lua.cli import loading
+from trio_lua.config.families.main import cpus
 from trio_lua.config.overrides import (
     add_listens,
     with_access_log,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from trio_lua.config.model import Config, Listen
     from trio_lua.config.tls import TlsOptions
+    from trio_lua.log.error_log import Log
     from trio_lua.process.cycle import Cycle
     from trio_lua.process.single import RunWorker, SingleProcess, Worker
     from trio_lua.process.sockets import Listeners
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["ServeOptions", "load", "serve"]
 
 _CONSOLE = b"trio-lua: "
+_PRODUCT = f"trio-lua/{__version__}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class ServeOptions:
     keyfile: str | None = None
     reload: bool = False
     quiet: bool = False
+    workers: int | None = None
 
     @property
     def folder(self) -> str:
@@ -94,6 +98,8 @@ def load(options: ServeOptions, listens: tuple[Listen, ...] = ()) -> Config:
         config = loading.from_code(options.code or "", prefix=prefix, listens=listens)
     if options.certfile is not None:
         config = with_certificate(config, _certificate(options.certfile, options.keyfile))
+    if options.workers is not None:
+        config = replace(config, worker_processes=options.workers or cpus(), master_process=True)
     if options.access_log is not None:
         target = options.access_log
         if target not in ("-", "off"):
@@ -140,17 +146,13 @@ def serve(options: ServeOptions, *, run_worker: RunWorker | None = None) -> int:
     Raises:
         TrioLuaError: It did not come so far that the error log was open.
     """
-    from trio_lua.process import environment
     from trio_lua.process.cycle import open_cycle
-    from trio_lua.process.run import default_worker, prepare, run
-    from trio_lua.process.single import SingleProcess
     from trio_lua.process.sockets import ListenError, Listeners
 
     adopted = Listeners()
     try:
         listens = _parse_binds(options, adopted)
         config = load(options, listens)
-        account = environment.account(config.user)
         try:
             cycle = open_cycle(
                 config, default_log=STDERR, console=_CONSOLE, adopted=adopted, tries=1
@@ -161,7 +163,50 @@ def serve(options: ServeOptions, *, run_worker: RunWorker | None = None) -> int:
         adopted.close()
         raise
     loading.log_warnings(config, cycle.error_log)
+    if _has_master(options, config):
+        return _serve_master(options, cycle, listens)
+    return _serve_single(options, cycle, listens, run_worker)
+
+
+def _next_cycle(
+    options: ServeOptions,
+    listens: tuple[Listen, ...],
+    current: Cycle,
+    prepare: Callable[[Config, Log], None] | None = None,
+) -> Cycle | None:
+    """Read everything again; None, with the reason in the log, when it cannot be used."""
+    from trio_lua.process.cycle import open_cycle
+    from trio_lua.process.sockets import ListenError
+
+    try:
+        fresh = load(options, listens)
+        loading.log_warnings(fresh, current.error_log)
+        if prepare is not None and options.is_conf:
+            prepare(fresh, current.error_log)
+        return open_cycle(fresh, default_log=STDERR, console=_CONSOLE, previous=current, tries=1)
+    except ListenError:
+        pass
+    except TrioLuaError as exc:
+        text = loading.one_line(exc) if isinstance(exc, ConfigError) else str(exc)
+        current.error_log.log(EMERG, text.encode("utf-8", "surrogateescape"))
+    return None
+
+
+def _serve_single(
+    options: ServeOptions,
+    cycle: Cycle,
+    listens: tuple[Listen, ...],
+    run_worker: RunWorker | None,
+) -> int:
+    from trio_lua.process import environment
+    from trio_lua.process.run import default_worker, prepare, run
+    from trio_lua.process.single import SingleProcess
+
     inherited = dict(os.environ)
+    account = environment.account(cycle.config.user)
+
+    def make(config: Config, log: Log) -> None:
+        prepare(config, inherited, log)
 
     def ready(_worker: Worker) -> None:
         if account is not None:
@@ -169,41 +214,87 @@ def serve(options: ServeOptions, *, run_worker: RunWorker | None = None) -> int:
         if not options.quiet:
             click.echo(_greeting(options, process.cycle), err=True)
 
-    def reload(current: Cycle) -> Cycle | None:
-        try:
-            fresh = load(options, listens)
-            loading.log_warnings(fresh, current.error_log)
-            if options.is_conf:
-                prepare(fresh, inherited, current.error_log)
-            return open_cycle(
-                fresh, default_log=STDERR, console=_CONSOLE, previous=current, tries=1
-            )
-        except ListenError:
-            pass
-        except TrioLuaError as exc:
-            text = loading.one_line(exc) if isinstance(exc, ConfigError) else str(exc)
-            current.error_log.log(EMERG, text.encode("utf-8", "surrogateescape"))
-        return None
-
     process = SingleProcess(
         cycle,
-        default_worker(f"trio-lua/{__version__}") if run_worker is None else run_worker,
-        reload=reload,
+        default_worker(_PRODUCT) if run_worker is None else run_worker,
+        reload=lambda current: _next_cycle(options, listens, current, make),
         ready=ready,
-        beside=_watcher(config) if options.reload else None,
+        beside=_watcher(cycle.config) if options.reload else None,
     )
     try:
         if options.is_conf:
-            prepare(config, inherited, cycle.error_log)
+            make(cycle.config, cycle.error_log)
     except TrioLuaError:
         cycle.close()
         raise
     return run(process)
 
 
+def _serve_master(options: ServeOptions, cycle: Cycle, listens: tuple[Listen, ...]) -> int:
+    from trio_lua.ipc.mesh import Mesh
+    from trio_lua.process import environment
+    from trio_lua.process.children import Children
+    from trio_lua.process.cycle import resized
+    from trio_lua.process.master import Master
+    from trio_lua.process.run import run_master
+    from trio_lua.process.signals import MASTER_ACTIONS
+    from trio_lua.process.watch import FileWatch, sources
+    from trio_lua.process.worker import WorkerApplication
+
+    inherited = dict(os.environ) if options.is_conf else None
+    account = environment.account(cycle.config.user)
+    children = Children(MASTER_ACTIONS)
+    mesh = Mesh()
+
+    def ready() -> None:
+        if not options.quiet:
+            click.echo(_greeting(options, master.cycle), err=True)
+
+    def changed() -> bool:
+        assert files is not None
+        names = files.changed()
+        if names:
+            _announce_changes(names, master.cycle)
+        return bool(names)
+
+    master = Master(
+        cycle,
+        lambda cycle: WorkerApplication(
+            cycle, inherited=inherited, account=account, product=_PRODUCT, console=True
+        ),
+        children,
+        reload=lambda current: _next_cycle(options, listens, current),
+        resize=lambda current, number: resized(current, number, default_log=STDERR),
+        ready=ready,
+        poll=changed if options.reload else None,
+        mesh=mesh,
+    )
+    files = FileWatch(lambda: sources(master.cycle.config)) if options.reload else None
+    return run_master(master, children, mesh)
+
+
+def _has_master(options: ServeOptions, config: Config) -> bool:
+    """Whether there is a master: for one worker only if the command line asks for it."""
+    return config.master_process and (options.workers is not None or config.worker_processes > 1)
+
+
 def _greeting(options: ServeOptions, cycle: Cycle) -> str:
     urls = ", ".join(cycle.listeners.urls) or "no address at all"
-    return f"trio-lua {__version__} serves {options.title} on {urls} (Ctrl-C stops it)"
+    config = cycle.config
+    with_workers = ""
+    if _has_master(options, config):
+        plural = "" if config.worker_processes == 1 else "s"
+        with_workers = f" with {config.worker_processes} worker{plural}"
+    return (
+        f"trio-lua {__version__} serves {options.title} on {urls}{with_workers} (Ctrl-C stops it)"
+    )
+
+
+def _announce_changes(names: list[str], cycle: Cycle) -> None:
+    prefix = cycle.config.prefix
+    shown = ", ".join(name.removeprefix(prefix) for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    click.echo(f"trio-lua: {shown}{more} changed, starting anew", err=True)
 
 
 def _watcher(config: Config) -> Callable[[SingleProcess], Awaitable[None]]:
@@ -218,10 +309,7 @@ def _watcher(config: Config) -> Callable[[SingleProcess], Awaitable[None]]:
         running = process
 
         def changed(names: list[str]) -> None:
-            prefix = process.cycle.config.prefix
-            shown = ", ".join(name.removeprefix(prefix) for name in names[:3])
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            click.echo(f"trio-lua: {shown}{more} changed, starting anew", err=True)
+            _announce_changes(names, process.cycle)
             process.request_reload()
 
         await watch(state, changed)

@@ -129,6 +129,7 @@ class WorkerApplication:
                 log.log(ALERT, f"sched_setaffinity() failed {os_error(exc)}".encode())
         environment.change_folder(config.working_directory)
         self._worker.set_place(post.place)
+        self._worker.ipc = post.endpoint
 
     async def _serve(self, post: Post) -> int:
         log = post.cycle.error_log
