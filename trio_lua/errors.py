@@ -65,3 +65,10 @@ class ProtocolError(TrioLuaError):
 
 class IPCError(TrioLuaError):
     """An alert could not be sent, or a request was not answered; the message is the one that Lua gets."""
+
+
+class ClientGone(ProtocolError):
+    """A client went away in the middle of its request."""
+
+    def __init__(self) -> None:
+        super().__init__("client prematurely closed connection", 400)

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 
 from trio_lua.config.model import Settings
-from trio_lua.errors import ProtocolError
+from trio_lua.errors import ClientGone, ProtocolError
 from trio_lua.log.files import os_error
 from trio_lua.lua.ops import OpTable
 from trio_lua.request.context import ClientConnection
@@ -133,6 +133,8 @@ async def read_body(request: Request, prefix: str) -> tuple[int, bytes | int]:
                 )
                 return FAILED, TOO_LARGE
     except ProtocolError as error:
+        if isinstance(error, ClientGone):
+            request.log(7, str(error).encode())
         return FAILED, error.status
     except OSError as error:
         request.log(2, f"request body: {os_error(error)}".encode())

@@ -215,13 +215,7 @@ local function compile_error(regex, code, offset)
     return 'pcre_compile() failed: ' .. text .. ' in "' .. regex .. '" at "' .. sub(regex, offset + 1) .. '"'
 end
 
-local DEBUG = 8
-
-local function log_error(message)
-    if ngx.log then
-        ngx.log(ngx.ERR, message)
-    end
-end
+local ERROR, DEBUG = 4, 8
 
 -- ---------------------------------------------------------------------------
 -- What all matches share. Only one match runs at a time in a VM, and its offsets are
@@ -853,7 +847,9 @@ local function template(text)
     local err
     parts, err = parse_template(text)
     if not parts then
-        log_error(err)
+        if rt.raw_log then
+            rt.raw_log(ERROR, err)
+        end
         return nil
     end
     if #text <= 4096 then

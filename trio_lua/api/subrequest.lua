@@ -275,7 +275,6 @@ local function prepare(parent, uri, opts)
     end
     local path, args = rt.py.parse_unsafe_uri(uri)
     if not path then
-        rt.raw_log(4, 'unsafe URI "' .. uri .. '" was detected', parent)
         error("unsafe uri in argument #1: " .. uri, 0)
     end
     if not args or args == "" then

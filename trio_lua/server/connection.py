@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 from trio_lua.api.runtime import Runtime
-from trio_lua.errors import ProtocolError
+from trio_lua.errors import ClientGone, ProtocolError
 from trio_lua.http.events import Data, End, Head
 from trio_lua.http.h11_protocol import H11Request
 from trio_lua.http.uri import normalize, split_target
@@ -390,9 +390,8 @@ class Connection:
             if scope.cancelled_caught:
                 raise ProtocolError("client timed out", 408)
             if not more:
-                request.log(7, b"client prematurely closed connection")
                 self.closed = True
-                raise ProtocolError("client prematurely closed connection", 400)
+                raise ClientGone
 
     def continue_body(self) -> None:
         if self._continue:
