@@ -41,3 +41,16 @@ def test_new_lines_push_out_old_ones() -> None:
     entry = buffer.take()
     assert entry is not None
     assert len(entry[2]) == 4096 - 16
+
+
+def test_a_line_lies_in_one_piece() -> None:
+    buffer = LogBuffer(4200, lambda: 0.0)
+    for number in range(4):
+        buffer.add(4, b"short %d" % number, 0)
+    # does not fit behind the short ones, and takes their place
+    buffer.add(4, b"x" * 4900, 0)
+    buffer.add(4, b"last", 0)
+    lines = []
+    while entry := buffer.take():
+        lines.append(entry[2].rpartition(b" ")[2])
+    assert [line[-4:] for line in lines] == [b"xxxx", b"last"]

@@ -1,7 +1,8 @@
 """``lua_capture_error_log``: the latest lines of the error log in memory, for ``ngx.errlog``.
 
 What is captured is what goes to the log, at a level that Lua may lower further. The oldest lines make
-room for new ones.
+room for new ones, as many as in OpenResty: there the lines lie in a ring of bytes, each in one piece, so the places
+count here although the bytes are elsewhere.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ class LogBuffer:
         level: The least serious level that is captured (1 is emerg, 8 is debug).
     """
 
-    __slots__ = ("_clock", "_lines", "_size", "_used", "level")
+    __slots__ = ("_clock", "_lines", "_size", "_tail", "level")
 
     def __init__(self, size: int, clock: Callable[[], float]) -> None:
         self._size = size
         self._clock = clock
-        self._lines: deque[tuple[int, float, bytes]] = deque()
-        self._used = 0
+        #: Where each line lies, its level, its time and its text.
+        self._lines: deque[tuple[int, int, float, bytes]] = deque()
+        self._tail = 0
         self.level = DEBUG
 
     def add(self, level: int, message: bytes, connection: int) -> None:
@@ -51,18 +53,26 @@ class LogBuffer:
         line = (head.encode() + message)[:_MAX_LINE]
         if len(line) + _HEADER > self._size:
             line = line[: self._size - _HEADER]
-        self._used += len(line) + _HEADER
-        self._lines.append((level, now, line))
-        while self._used > self._size:
-            self.take()
+        at = self._make_room(len(line) + _HEADER)
+        self._lines.append((at, level, now, line))
+
+    def _make_room(self, size: int) -> int:
+        """Drop what lies in the way of the next line; where that goes."""
+        lines, at = self._lines, self._tail if self._lines else 0
+        if at + size > self._size:
+            while lines and lines[0][0] >= at:
+                lines.popleft()
+            at = 0
+        while lines and at <= lines[0][0] < at + size:
+            lines.popleft()
+        if not lines:
+            at = 0
+        self._tail = at + size
+        return at
 
     def take(self) -> tuple[int, float, bytes] | None:
         """Remove the oldest line: its level, its time and its text; None when there is none."""
-        if not self._lines:
-            return None
-        entry = self._lines.popleft()
-        self._used -= len(entry[2]) + _HEADER
-        return entry
+        return self._lines.popleft()[1:] if self._lines else None
 
 
 class CapturedLog:
