@@ -20,6 +20,7 @@ FAMILIES = (
     "log",
     "headers",
     "waiting",
+    "filters",
     "output",
     "serve",
     "control",
