@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,22 @@ async def test_endless_recursion(
         ngx.say(tp.run("p", function() return "still here" end))
     """
     assert await said(serve, conf(code)) == ["falsestack overflow", "still here"]
+
+
+async def test_endless_recursion_in_a_thread_that_was_there_before(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    """Trio keeps threads for the next who needs one, with the stack that they have."""
+    started = threading.Barrier(9)
+    async with trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(trio.to_thread.run_sync, started.wait)
+        await trio.to_thread.run_sync(started.wait)
+    code = """
+        local function f() return (string.gsub("a", "a", f)) end
+        ngx.say(select(2, pcall(tp.run, "p", f)):match("stack overflow"))
+    """
+    assert await said(serve, conf(code)) == ["stack overflow"]
 
 
 async def test_what_is_there_in_a_thread(

@@ -31,8 +31,8 @@ from trio_lua.threads.pool import (
     Task,
     TaskError,
     ThreadPool,
-    large_stacks,
 )
+from trio_lua.threads.stack import large_stacks
 from trio_lua.threads.vm import Outcome, ThreadVM
 
 __all__ = ["PoolHandle", "ThreadPools"]

@@ -13,10 +13,8 @@ thread has come back. A VM that was interrupted, or failed in a way that leaves 
 from __future__ import annotations
 
 import contextlib
-import sys
-import threading
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
@@ -24,15 +22,12 @@ from typing import Any, Generic, Protocol, TypeVar
 import trio
 
 from trio_lua.errors import TrioLuaError
+from trio_lua.threads.stack import on_large_stack
 
 __all__ = ["Deadlock", "QueueFull", "State", "Stats", "Stretch", "Task", "TaskError", "ThreadPool"]
 
 #: Seconds after which a VM that nobody needs is dropped.
 IDLE = 60.0
-
-#: Lua calls C functions that call Lua (``string.gsub`` with a function): each level takes 8 kB of the C stack, and
-#: only Lua's own stack has a limit. Up to there the C stack has to suffice. It is only reserved, not used.
-STACK_SIZE = 256 << 20 if sys.maxsize > 1 << 32 else 16 << 20
 
 
 class TaskError(TrioLuaError):
@@ -339,8 +334,11 @@ class ThreadPool(Generic[V]):
         assert work is not None
         make = self._prepare() if vm is None else None
 
+        began = False
+
         def in_thread() -> Stretch:
-            nonlocal vm
+            nonlocal vm, began
+            began = True
             if vm is None:
                 assert make is not None
                 vm = task._vm = make()
@@ -353,9 +351,14 @@ class ThreadPool(Generic[V]):
         stretch: Stretch
         try:
             stretch = await trio.to_thread.run_sync(
-                in_thread, abandon_on_cancel=True, limiter=self._limiter
+                on_large_stack, in_thread, abandon_on_cancel=True, limiter=self._limiter
             )
         except Exception as error:
+            if not began:
+                # the system refuses another thread
+                failure = TaskError(f'thread pool "{self.name}": {error}')
+                failure.__cause__ = error
+                error = failure
             stretch = Stretch(error, broken=True)
         task._work = None
         self._running.discard(task)
@@ -407,13 +410,3 @@ class ThreadPool(Generic[V]):
                     await trio.sleep_until(since + IDLE)
         finally:
             self._dropping = False
-
-
-@contextlib.contextmanager
-def large_stacks() -> Iterator[None]:
-    """Threads that are started inside have :data:`STACK_SIZE`."""
-    before = threading.stack_size(STACK_SIZE)
-    try:
-        yield
-    finally:
-        threading.stack_size(before)
