@@ -61,7 +61,11 @@ def refused(text: str) -> ConfigError:
         ("ssl_conf_command a b;", '"ssl_conf_command" directive is not supported yet', "TLS"),
         ("upstream a { server b; }", '"upstream" directive is not supported yet', "proxying"),
         ("proxy_pass http://a;", '"proxy_pass" directive is not supported yet', "no proxying"),
-        ("ssl_session_fetch_by_lua_block { }", '"ssl_session_fetch_by_lua_block" directive', "TLS"),
+        (
+            "proxy_ssl_verify_by_lua_block { }",
+            '"proxy_ssl_verify_by_lua_block" directive',
+            "proxying",
+        ),
     ],
 )
 def test_mistakes_have_a_place_and_a_hint(text: str, message: str, hint: str) -> None:

@@ -412,3 +412,176 @@ async def test_stream_that_is_encrypted_already(files: Files) -> None:
             client = Client(stream)  # type: ignore[arg-type]
             assert (await client.get("/"))[2] == b"httpsTLSv1.3\n"
             nursery.cancel_scope.cancel()
+
+
+def certificate_code(files: Files, name: str, *, der: bool) -> str:
+    """Lua code that answers with a certificate."""
+    chain = (files.folder / f"{name}.pem").read_text()
+    key = (files.folder / f"{name}.key").read_text()
+    if der:
+        return f"""local ssl = require "ngx.ssl"
+            assert(ssl.clear_certs())
+            assert(ssl.set_der_cert(assert(ssl.cert_pem_to_der([[{chain}]]))))
+            assert(ssl.set_der_priv_key(assert(ssl.priv_key_pem_to_der([[{key}]]))))"""
+    return f"""local ssl = require "ngx.ssl"
+        assert(ssl.clear_certs())
+        assert(ssl.set_cert(assert(ssl.parse_pem_cert([[{chain}]]))))
+        assert(ssl.set_priv_key(assert(ssl.parse_pem_priv_key([[{key}]]))))"""
+
+
+@pytest.mark.parametrize("der", [True, False])
+async def test_certificate_by_lua(
+    serve: Serve, files: Files, der: bool, autojump_clock: object
+) -> None:
+    code = f"""
+        local ssl = require "ngx.ssl"
+        ngx.log(ngx.WARN, ngx.get_phase(), " ", ssl.server_name(), " ", ssl.get_tls1_version_str())
+        ngx.sleep(1)
+        if ssl.server_name() == "b.test" then
+            {certificate_code(files, "b.test", der=der)}
+        end
+    """
+    more = f"ssl_certificate_by_lua_block {{ {code} }}"
+    locations = say("ngx.say(require('ngx.ssl').server_name(), ngx.var.ssl_session_reused)")
+    async with serve(conf(files, locations, more)) as running:
+        for name in ("a.test", "b.test", "b.test"):
+            client = await connect(running, files.context(), name)
+            assert (await client.get("/"))[2] == f"{name}.\n".encode()
+        log = running.log.text(5)
+        assert "ssl_cert b.test TLSv1.3, context: ssl_certificate_by_lua*, client: " in log
+
+
+async def test_client_hello_by_lua(serve: Serve, files: Files, autojump_clock: object) -> None:
+    code = """
+        local hello = require "ngx.ssl.clienthello"
+        ngx.sleep(1)
+        local name = hello.get_client_hello_server_name()
+        assert(#hello.get_client_hello_ext(0) == #name + 5)
+        assert(hello.get_client_hello_ext(12345) == nil)
+        assert(#hello.get_client_hello_ext_present() > 3)
+        assert(#hello.get_client_hello_ciphers() > 3)
+        ngx.log(ngx.WARN, table.concat(hello.get_supported_versions(), " "))
+        if name == "a.test" then
+            hello.set_protocols({ "TLSv1.2" })
+        else
+            ngx.exit(ngx.ERROR)
+        end
+    """
+    more = f"ssl_client_hello_by_lua_block {{ {code} }}"
+    locations = say("ngx.say(ngx.var.ssl_protocol)")
+    async with serve(conf(files, locations, more)) as running:
+        client = await connect(running, files.context())
+        assert (await client.get("/"))[2] == b"TLSv1.2\n"
+        assert "TLSv1.3 TLSv1.2, context: ssl_client_hello_by_lua*" in running.log.text(5)
+        with pytest.raises(trio.BrokenResourceError):
+            await connect(running, files.context(), "b.test")
+        await trio.testing.wait_all_tasks_blocked()
+        assert "SSL_do_handshake() failed (SSL: callback failed)" in running.log.text(7)
+
+
+@pytest.mark.parametrize(
+    ("code", "level", "message"),
+    [
+        ("ngx.exit(ngx.ERROR)", 7, "SSL_do_handshake() failed (SSL: cert cb error) while SSL"),
+        ("error('no')", 4, "aborted: runtime error: ssl_certificate_by_lua("),
+        ("not lua", 4, "failed to load inlined Lua code: "),
+        ("ngx.say('x')", 4, "API disabled in the context of ssl_certificate_by_lua*"),
+        ("return ngx.var.uri", 4, "API disabled in the current context"),
+        ("require('ngx.ssl').clear_certs()", 7, "SSL_do_handshake() failed (SSL: no "),
+        (
+            """local ssl = require "ngx.ssl"
+            ssl.clear_certs()
+            assert(not ssl.set_der_cert("garbage"))
+            assert(not ssl.set_der_priv_key("garbage"))
+            ssl.set_cert(ssl.parse_pem_cert("-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----"))
+            ssl.set_priv_key(ssl.parse_pem_priv_key("-----BEGIN PRIVATE KEY-----\\nAAAA\\n-----END PRIVATE KEY-----"))
+            """,
+            7,
+            "SSL_do_handshake() failed (SSL: ",
+        ),
+    ],
+)
+async def test_certificates_that_lua_does_not_give(
+    serve: Serve, files: Files, code: str, level: int, message: str
+) -> None:
+    async with serve(conf(files, "", f"ssl_certificate_by_lua_block {{ {code} }}")) as running:
+        with pytest.raises(trio.BrokenResourceError):
+            await connect(running, files.context())
+        await trio.testing.wait_all_tasks_blocked()
+        assert message in running.log.text(level)
+
+
+async def test_server_without_a_certificate_handler(serve: Serve, files: Files) -> None:
+    servers = r"server { listen 127.0.0.1:443 ssl; server_name ~other\.test; }"
+    more = "ssl_certificate_by_lua_block { }"
+    async with serve(conf(files, "", more, servers)) as running:
+        with pytest.raises(trio.BrokenResourceError):
+            await connect(running, files.context(), "other.test")
+        await trio.testing.wait_all_tasks_blocked()
+        assert r"no ssl_certificate_by_lua* defined in server ~other\.test" in running.log.text(2)
+
+
+async def test_client_certificates_by_lua(serve: Serve, files: Files) -> None:
+    authority = (files.folder / "ca.pem").read_text()
+    code = f"""local ssl = require "ngx.ssl"
+        assert(ssl.verify_client(assert(ssl.parse_pem_cert([[{authority}]])), 1))"""
+    more = f"ssl_certificate_by_lua_block {{ {code} }}"
+    locations = say("ngx.say(ngx.var.ssl_client_verify)")
+    async with serve(conf(files, locations, more)) as running:
+        client = await connect(running, files.context(certificate=True))
+        assert (await client.get("/"))[2] == b"SUCCESS\n"
+        client = await connect(running, files.context())
+        assert (await client.get("/"))[2] == b"NONE\n"
+
+
+async def test_client_that_leaves_a_handler(
+    serve: Serve, files: Files, autojump_clock: object
+) -> None:
+    more = """client_header_timeout 5s;
+        ssl_certificate_by_lua_block { ngx.thread.spawn(ngx.sleep, 1000) ngx.sleep(1000) }"""
+    async with serve(conf(files, "", more)) as running:
+        with pytest.raises(trio.BrokenResourceError):
+            await connect(running, files.context())
+        assert "client timed out (110: Connection timed out) while SSL" in running.log.text(7)
+
+
+async def test_sessions_by_lua(serve: Serve, files: Files) -> None:
+    http = """
+        ssl_session_fetch_by_lua_block {
+            local session = require "ngx.ssl.session"
+            ngx.sleep(0)
+            ngx.log(ngx.WARN, ngx.get_phase(), " ", #session.get_session_id())
+            ngx.log(ngx.WARN, session.set_serialized_session("x"))
+        }
+        ssl_session_store_by_lua_block {
+            local session = require "ngx.ssl.session"
+            ngx.log(ngx.WARN, ngx.get_phase(), " ", #session.get_session_id(), session.get_serialized_session())
+            error("stored")
+        }"""
+    text = f"""events {{}} http {{ access_log off; {http} server {{
+        listen 127.0.0.1:443 ssl; server_name a.test; {files.certificate("a.test")} ssl_session_tickets off;
+    }} }}"""
+    async with serve(loads(text)) as running:
+        context = files.context(maximum_version=ssl.TLSVersion.TLSv1_2)
+        session = None
+        for _ in range(2):
+            plain = await running.connect(LISTEN)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = context.wrap_bio(incoming, outgoing, server_hostname="a.test", session=session)
+            done = False
+            while not done:
+                try:
+                    tls.do_handshake()
+                    done = True
+                except ssl.SSLWantReadError:
+                    await plain.send(outgoing.read())
+                    incoming.write(await plain.stream.receive_some())
+            session = tls.session
+        lines = [
+            line for line in running.log.text(5).splitlines() if "[lua]" in line or "failed" in line
+        ]
+        assert "ssl_session_store 64nilnot supported by Python's ssl module" in lines[0]
+        assert "failed to run session_store_by_lua*: ssl_session_store_by_lua(" in lines[1]
+        assert ": stored" in lines[1]
+        assert "ssl_session_fetch 64, context: ssl_session_fetch_by_lua*" in lines[2]
+        assert len(lines) == 4

@@ -36,6 +36,7 @@ FAMILIES = (
     "subrequest",
     "socket",
     "tls",
+    "ssl",
     "udp",
     "req_socket",
     "abort",

@@ -34,6 +34,7 @@ from trio_lua.api.modules import Modules
 from trio_lua.api.place import Place
 from trio_lua.api.python import PythonFunctions
 from trio_lua.api.socket import Sockets
+from trio_lua.api.ssl import Handshakes
 from trio_lua.api.subrequest import Runner
 from trio_lua.api.threadpool import ThreadPools
 from trio_lua.api.udp import Datagrams
@@ -197,6 +198,8 @@ class Runtime:
         #: The cosockets of the VM.
         self.sockets = Sockets(table, network)
         self.datagrams = Datagrams(table, self.sockets)
+        #: The handshakes of clients that Lua code decides about.
+        self.handshakes = Handshakes(table, self.connections, self.sockets.pem)
         req_socket.install(table, self.connections)
         if subrequests is not None:
             subrequest.install(table, subrequests)
@@ -280,6 +283,7 @@ class Runtime:
         self.content = export("content")
         self.run_sync = export("run_sync")
         self.run_main = export("run_main")
+        self.begin_tls = export("begin_tls")
         self.set_args = export("set_args")
         # The response
         self.conclude = export("conclude")

@@ -329,6 +329,10 @@ class Sockets:
         self._certificates[self._last] = data
         return self._last
 
+    def pem(self, number: int) -> bytes:
+        """A certificate chain or key that Lua code holds."""
+        return self._certificates[number]
+
     def _forget_pem(self, number: int) -> None:
         self._certificates.pop(number, None)
 

@@ -74,7 +74,8 @@ def install(
         if name == b"invalid_referer":
             return invalid_referer(conn.request)
         if name.startswith(b"ssl_"):
-            return conn.tls_variable(name[4:].decode("latin-1"), clock())
+            facts = conn.facts
+            return None if facts is None else facts.variable(name[4:].decode("latin-1"), clock())
         return None
 
     def time_local() -> bytes:

@@ -473,6 +473,8 @@ class Http:
     init_by_lua: LuaCode | None = None
     init_worker_by_lua: LuaCode | None = None
     exit_worker_by_lua: LuaCode | None = None
+    ssl_session_fetch_by_lua: LuaCode | None = None
+    ssl_session_store_by_lua: LuaCode | None = None
     lua_package_path: str | None = None
     lua_package_cpath: str | None = None
     lua_shared_globals: bool = False

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from trio_lua.net.errors import SocketError
+from trio_lua.net.openssl_conf import with_system_level
 
 __all__ = [
     "Certificate",
@@ -113,8 +114,9 @@ def _new_context(
     # a peer that closes without saying so has closed all the same
     context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     exclude_versions(context, settings.protocols)
-    if settings.ciphers != "DEFAULT":
-        context.set_ciphers(settings.ciphers)
+    ciphers = with_system_level(settings.ciphers)
+    if ciphers != "DEFAULT":
+        context.set_ciphers(ciphers)
     if verify and settings.trusted:
         context.load_verify_locations(settings.trusted)
     if verify and settings.crl:

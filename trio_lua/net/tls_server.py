@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from trio_lua.config.model import Config
 from trio_lua.config.tls import TlsOptions
 from trio_lua.errors import ConfigError
+from trio_lua.net.openssl_conf import with_system_level
 from trio_lua.net.tls import Certificate, exclude_versions, load_certificate
 
 __all__ = ["check_certificates", "context_of", "new_context", "reason_of"]
@@ -75,7 +76,7 @@ def new_context(
         context.options |= ssl.OP_NO_TICKET
     context.set_alpn_protocols(_ALPN)
     with _errors(options, f'SSL_CTX_set_cipher_list("{options.ssl_ciphers}") failed'):
-        context.set_ciphers(options.ssl_ciphers)
+        context.set_ciphers(with_system_level(options.ssl_ciphers))
     if options.ssl_ecdh_curve != "auto":
         with _errors(options, f'unknown curve "{options.ssl_ecdh_curve}" in "ssl_ecdh_curve"'):
             context.set_ecdh_curve(options.ssl_ecdh_curve)

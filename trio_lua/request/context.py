@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+
+if TYPE_CHECKING:
+    from trio_lua.net.tls_facts import TlsFacts
 
 __all__ = ["ClientConnection"]
 
@@ -32,13 +36,9 @@ class ClientConnection(Protocol):
     def tls(self) -> bool:
         """Whether the connection is encrypted."""
 
-    def tls_variable(self, name: str, now: float) -> bytes | None:
-        """The value of ``$ssl_<name>``, None when there is none.
-
-        Args:
-            name: Without ``ssl_``.
-            now: Seconds since the epoch.
-        """
+    @property
+    def facts(self) -> TlsFacts | None:
+        """What is known of its encryption; None where there is none."""
 
     def write(self, data: bytes) -> int:
         """Send bytes, or keep what the peer does not take now.

@@ -17,12 +17,15 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from trio_lua.lua.driver import detach
 from trio_lua.request.context import ClientConnection
+
+if TYPE_CHECKING:
+    from trio_lua.net.tls_facts import TlsFacts
 
 __all__ = ["Capture", "Ordered", "Pipe", "Sink", "Slot"]
 
@@ -56,8 +59,9 @@ class Sink:
     def tls(self) -> bool:
         return self.client.tls
 
-    def tls_variable(self, name: str, now: float) -> bytes | None:
-        return self.client.tls_variable(name, now)
+    @property
+    def facts(self) -> TlsFacts | None:
+        return self.client.facts
 
     def write(self, data: bytes) -> int:
         raise NotImplementedError

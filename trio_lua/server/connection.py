@@ -24,6 +24,7 @@ from trio_lua.http.h11_protocol import H11Request
 from trio_lua.http.uri import normalize, split_target
 from trio_lua.lua.driver import Outcome, detach
 from trio_lua.net.poller import CLOSE, READ
+from trio_lua.net.tls_facts import TlsFacts
 from trio_lua.phases.plan import ServerPlan
 from trio_lua.phases.special import server_name
 from trio_lua.request.state import Request
@@ -602,6 +603,6 @@ class Connection:
     def tls(self) -> bool:
         return self.transport.tls
 
-    def tls_variable(self, name: str, now: float) -> bytes | None:
-        facts = self.transport.facts
-        return None if facts is None else facts.variable(name, now)
+    @property
+    def facts(self) -> TlsFacts | None:
+        return self.transport.facts

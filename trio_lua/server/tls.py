@@ -8,21 +8,27 @@ for longer than most requests, and may run Lua code.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
+from trio_lua.errors import ConfigError
 from trio_lua.net.client_hello import BadHello, ClientHello, is_tls, parse
 from trio_lua.net.tls import chain_length
+from trio_lua.net.tls_choice import Choice, ChosenContexts
 from trio_lua.net.tls_facts import TlsFacts
-from trio_lua.net.tls_server import context_of, reason_of
+from trio_lua.net.tls_server import reason_of
 from trio_lua.net.tls_stream import TlsState
 from trio_lua.server.listener import Endpoint, RefusedError
+from trio_lua.server.tls_handlers import Handlers
 from trio_lua.server.tls_transport import TlsTransport
 from trio_lua.server.transport import Broken, Transport
 
 if TYPE_CHECKING:
+    from trio_lua.config.tls import TlsOptions
     from trio_lua.phases.matcher import ServerTable
     from trio_lua.phases.plan import ServerPlan
     from trio_lua.request.state import Request
@@ -31,10 +37,13 @@ if TYPE_CHECKING:
 
 __all__ = ["TlsAddress", "shake_hands"]
 
-_ERROR, _INFO = 4, 7
+_ALERT, _INFO = 2, 7
 
-#: Fatal alert (RFC 8446, 6): unrecognized_name.
-_UNRECOGNIZED_NAME = bytes((21, 3, 3, 0, 2, 2, 112))
+#: Alerts (RFC 8446, 6).
+_INTERNAL_ERROR, _UNRECOGNIZED_NAME = 80, 112
+
+#: Writes a line about the handshake.
+_Log = Callable[[int, str], None]
 
 
 class _PlainEndpoint(Endpoint):
@@ -82,6 +91,9 @@ class TlsAddress:
     Args:
         worker: Whose it is.
         table: Its servers.
+
+    Attributes:
+        contexts: For its handshakes.
     """
 
     def __init__(self, worker: Worker, table: ServerTable) -> None:
@@ -89,6 +101,7 @@ class TlsAddress:
         self._table = table
         self._plans = worker.plans.servers
         self._plain: Endpoint | None = None
+        self.contexts = ChosenContexts()
         self._verifying: dict[tuple[int, str], Endpoint] = {}
         self._asks = any(
             server.tls is not None and server.tls.ssl_verify_client != "off"
@@ -107,13 +120,13 @@ class TlsAddress:
         match = self._table.find(b"" if name is None else name.lower().rstrip(b"."))
         return self._plans[id(match.server)]
 
-    def context(self, plan: ServerPlan) -> ssl.SSLContext:
-        """The context of a server; one without a certificate uses that of the default server."""
+    def options(self, plan: ServerPlan) -> TlsOptions:
+        """Those of a server; one without a certificate uses those of the default server."""
         tls = plan.server.tls
         if tls is None or not tls.ssl_certificate:
             tls = self._table.default.tls
         assert tls is not None
-        return context_of(tls)
+        return tls
 
     def endpoint(self, endpoint: Endpoint, plan: ServerPlan, verify: str) -> Endpoint:
         """Where a connection belongs after its handshake."""
@@ -145,10 +158,10 @@ async def shake_hands(worker: Worker, conn: Connection) -> bool:
 
     with trio.move_on_after(conn.endpoint.default.server.client_header_timeout):
         try:
-            await _shake_hands(conn)
+            await _shake_hands(worker, conn, log)
         except (_Closed, Broken):
             log(_INFO, "peer closed connection in SSL handshake")
-        except ssl.SSLError as error:
+        except (ssl.SSLError, ConfigError) as error:
             log(_INFO, f"SSL_do_handshake() failed ({reason_of(error)})")
         else:
             return True
@@ -159,7 +172,7 @@ async def shake_hands(worker: Worker, conn: Connection) -> bool:
     return False
 
 
-async def _shake_hands(conn: Connection) -> None:
+async def _shake_hands(worker: Worker, conn: Connection, log: _Log) -> None:
     transport = conn.transport
     endpoint = conn.endpoint
     address = endpoint.tls
@@ -176,16 +189,44 @@ async def _shake_hands(conn: Connection) -> None:
     except BadHello:
         # OpenSSL tells the client what is wrong
         pass
+    choice = Choice(hello)
+    handlers = Handlers(worker.runtime, conn, choice)
+    if not await handlers.client_hello(endpoint.default):
+        await _refuse(transport, _INTERNAL_ERROR, "callback failed")
     plan = address.choose(None if hello is None else hello.server_name)
     tls = plan.server.tls
     if tls is not None and tls.ssl_reject_handshake:
-        await _send(transport, _UNRECOGNIZED_NAME)
-        raise ssl.SSLError(ssl.SSL_ERROR_SSL, "ssl_reject_handshake is on")
-    state = TlsState(address.context(plan))
+        await _refuse(transport, _UNRECOGNIZED_NAME, "ssl_reject_handshake is on")
+    options = address.options(plan)
+    if options.ssl_certificate_by_lua is not None:
+        if tls is None or tls.ssl_certificate_by_lua is None:
+            name = (*plan.server.names, "")[0]
+            log(_ALERT, f"no ssl_certificate_by_lua* defined in server {name}")
+            await _refuse(transport, _INTERNAL_ERROR, "cert cb error")
+        elif not await handlers.certificate(plan):
+            await _refuse(transport, _INTERNAL_ERROR, "cert cb error")
+    await handlers.session_fetch(plan, tickets=options.ssl_session_tickets)
+    state = TlsState(address.contexts.get(options, choice))
     await _handshake(transport, state, data)
-    verify = _verify(state, plan)
+    _store_session(handlers, plan, state, tickets=options.ssl_session_tickets)
+    verify = _verify(state, options.ssl_verify_depth if choice.depth < 0 else choice.depth)
     conn.endpoint = address.endpoint(endpoint, plan, verify)
     conn.transport = TlsTransport(transport, state, TlsFacts(state.object, hello, verify))
+
+
+def _store_session(handlers: Handlers, plan: ServerPlan, state: TlsState, *, tickets: bool) -> None:
+    # with TLS 1.3 there is a number even where the client gets a ticket
+    if state.object.version() != "TLSv1.3" or not tickets:
+        session = state.object.session
+        if session is not None and not state.object.session_reused:
+            handlers.session_store(plan, session.id)
+
+
+async def _refuse(transport: Transport, alert: int, reason: str) -> NoReturn:
+    """End a handshake that OpenSSL does not know of."""
+    # a record of one fatal alert (RFC 8446, 6)
+    await _send(transport, bytes((21, 3, 3, 0, 2, 2, alert)))
+    raise ssl.SSLError(ssl.SSL_ERROR_SSL, reason)
 
 
 async def _handshake(transport: Transport, state: TlsState, data: bytes) -> None:
@@ -196,18 +237,20 @@ async def _handshake(transport: Transport, state: TlsState, data: bytes) -> None
         except ssl.SSLError:
             await _send(transport, state.output())
             raise
-        await _send(transport, state.output())
         if complete:
+            # one that has left already is noticed where its requests are waited for
+            with contextlib.suppress(Broken):
+                await _send(transport, state.output())
             return
+        await _send(transport, state.output())
         data = await _receive(transport)
 
 
-def _verify(state: TlsState, plan: ServerPlan) -> str:
+def _verify(state: TlsState, depth: int) -> str:
     """What became of the client's certificate; OpenSSL has refused what it could not verify."""
     if state.object.getpeercert(binary_form=True) is None:
         return "NONE"
-    tls = plan.server.tls
-    if tls is not None and chain_length(state.object) - 2 > tls.ssl_verify_depth:
+    if chain_length(state.object) - 2 > depth:
         return "FAILED:certificate chain too long"
     return "SUCCESS"
 

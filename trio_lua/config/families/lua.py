@@ -193,12 +193,24 @@ def _handler(use: Use, *, tag: str, field: str) -> None:
         use.block.handlers.clear()
 
 
-_WITHOUT_REQUEST = ("init_by_lua", "init_worker_by_lua", "exit_worker_by_lua")
+_WITHOUT_REQUEST = (
+    "init_by_lua",
+    "init_worker_by_lua",
+    "exit_worker_by_lua",
+    "ssl_client_hello_by_lua",
+    "ssl_certificate_by_lua",
+    "ssl_session_fetch_by_lua",
+    "ssl_session_store_by_lua",
+)
 
 _PLACES = {
     "init": Context.HTTP,
     "init_worker": Context.HTTP,
     "exit_worker": Context.HTTP,
+    "ssl_client_hello": Context.HTTP | Context.SERVER,
+    "ssl_certificate": Context.HTTP | Context.SERVER,
+    "ssl_session_fetch": Context.HTTP,
+    "ssl_session_store": Context.HTTP,
     "server_rewrite": Context.HTTP | Context.SERVER,
     "rewrite": Context.SETTING_IF,
     "access": Context.SETTING_IF,
@@ -210,7 +222,15 @@ _PLACES = {
 }
 
 #: Handlers of later years have no form with the code in quotes.
-_NEVER_QUOTED = ("exit_worker", "server_rewrite", "precontent")
+_NEVER_QUOTED = (
+    "exit_worker",
+    "server_rewrite",
+    "precontent",
+    "ssl_client_hello",
+    "ssl_certificate",
+    "ssl_session_fetch",
+    "ssl_session_store",
+)
 
 for _stem, _contexts in _PLACES.items():
     _tag = f"{_stem}_by_lua"

@@ -30,8 +30,8 @@ local OURS = { ngx = true, table = true, thread = true, trio_lua = true }
 -- lua-resty-core's modules: if there is none of ours, the one in package.path is useless.
 local UNUSABLE = {
     ["ngx.balancer"] = true, ["ngx.ocsp"] = true, ["ngx.pipe"] = true, ["ngx.proxyssl"] = true,
-    ["ngx.semaphore"] = true, ["ngx.ssl"] = true, ["ngx.ssl.clienthello"] = true,
-    ["ngx.ssl.proxysslcert"] = true, ["ngx.ssl.proxysslverify"] = true, ["ngx.ssl.session"] = true,
+    ["ngx.semaphore"] = true,
+    ["ngx.ssl.proxysslcert"] = true, ["ngx.ssl.proxysslverify"] = true,
 }
 
 local yieldable = (rt.allowed or {})["coroutine"] or 0
