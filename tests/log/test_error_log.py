@@ -5,7 +5,7 @@ import os
 import re
 import time
 from pathlib import Path
-from threading import get_native_id
+from threading import Thread, get_native_id
 
 import pytest
 
@@ -78,6 +78,28 @@ def test_head_follows_the_clock(tmp_path: Path) -> None:
     log.log(ERROR, b"b")
     log.close()
     assert path.read_text() == (f"{head('error')}a\n{head('error', '2026/11/21 12:03:05')}b\n")
+
+
+def test_threads_have_their_own_ids(tmp_path: Path) -> None:
+    path = tmp_path / "error.log"
+    log = ErrorLog(str(path), "info", clock=lambda: NOON)
+    ids = [get_native_id()]
+
+    def from_thread() -> None:
+        ids.append(get_native_id())
+        log.log(ERROR, b"there")
+
+    log.log(ERROR, b"here")
+    thread = Thread(target=from_thread)
+    thread.start()
+    thread.join()
+    log.log(ERROR, b"here")
+    log.close()
+    assert [line.partition("#")[2] for line in path.read_text().splitlines()] == [
+        f"{ids[0]}: here",
+        f"{ids[1]}: there",
+        f"{ids[0]}: here",
+    ]
 
 
 @pytest.mark.parametrize(("size", "cut"), [(1900, False), (2000, True), (70000, True)])

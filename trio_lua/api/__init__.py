@@ -42,6 +42,7 @@ FAMILIES = (
     "abort",
     "threadpool",
     "base",
+    "config",
     "shared",
     "worker",
     "ipc",
@@ -60,6 +61,7 @@ IN_THREADS = (
     "regex",
     "shared",
     "worker",
+    "config",
     "in_thread",
 )
 

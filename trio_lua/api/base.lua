@@ -132,16 +132,3 @@ function ngx.get_raw_phase()
     end
     return r.phase
 end
-
-rawset(ngx, "config", {
-    subsystem = "http",
-    debug = false,
-    nginx_version = rt.nginx_version_number,
-    ngx_lua_version = rt.ngx_lua_version,
-    prefix = function()
-        return rt.prefix
-    end,
-    nginx_configure = function()
-        return rt.configure_arguments
-    end,
-})

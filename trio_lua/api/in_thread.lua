@@ -21,19 +21,6 @@ function ngx.get_phase()
     return "init"
 end
 
-ngx.config = {
-    subsystem = "http",
-    debug = false,
-    nginx_version = rt.nginx_version_number,
-    ngx_lua_version = rt.ngx_lua_version,
-    prefix = function()
-        return rt.prefix
-    end,
-    nginx_configure = function()
-        return rt.configure_arguments
-    end,
-}
-
 rt.export.set_worker(rt.worker_id, rt.worker_count)
 ngx.worker.exiting, ngx.worker.pids = nil, nil
 

@@ -1,8 +1,8 @@
 """``lua_capture_error_log``: the latest lines of the error log in memory, for ``ngx.errlog``.
 
-What is captured is what goes to the log, at a level that Lua may lower further. The oldest lines make
-room for new ones, as many as in OpenResty: there the lines lie in a ring of bytes, each in one piece, so the places
-count here although the bytes are elsewhere.
+What is captured is what goes to the log, at a level that Lua may lower further. Threads of pools log as well, so there is a
+lock. The oldest lines make room for new ones, as many as in OpenResty: there the lines lie in a ring of bytes, each in
+one piece, so the places count here although the bytes are elsewhere.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from threading import get_native_id
+from threading import Lock, get_native_id
 
 from trio_lua.log.error_log import DEBUG, NAMES, Log
 
@@ -32,13 +32,14 @@ class LogBuffer:
         level: The least serious level that is captured (1 is emerg, 8 is debug).
     """
 
-    __slots__ = ("_clock", "_lines", "_size", "_tail", "level")
+    __slots__ = ("_clock", "_lines", "_lock", "_size", "_tail", "level")
 
     def __init__(self, size: int, clock: Callable[[], float]) -> None:
         self._size = size
         self._clock = clock
         #: Where each line lies, its level, its time and its text.
         self._lines: deque[tuple[int, int, float, bytes]] = deque()
+        self._lock = Lock()
         self._tail = 0
         self.level = DEBUG
 
@@ -53,8 +54,9 @@ class LogBuffer:
         line = (head.encode() + message)[:_MAX_LINE]
         if len(line) + _HEADER > self._size:
             line = line[: self._size - _HEADER]
-        at = self._make_room(len(line) + _HEADER)
-        self._lines.append((at, level, now, line))
+        with self._lock:
+            at = self._make_room(len(line) + _HEADER)
+            self._lines.append((at, level, now, line))
 
     def _make_room(self, size: int) -> int:
         """Drop what lies in the way of the next line; where that goes."""
@@ -72,7 +74,8 @@ class LogBuffer:
 
     def take(self) -> tuple[int, float, bytes] | None:
         """Remove the oldest line: its level, its time and its text; None when there is none."""
-        return self._lines.popleft()[1:] if self._lines else None
+        with self._lock:
+            return self._lines.popleft()[1:] if self._lines else None
 
 
 class CapturedLog:

@@ -96,7 +96,6 @@ class ErrorLog:
         "_second",
         "_sinks",
         "_stderr",
-        "_tid",
         "console",
         "level",
     )
@@ -117,8 +116,7 @@ class ErrorLog:
         self._clock = clock
         self._max = max_line
         self._second = -1
-        self._tid = 0
-        self._heads: dict[int, bytes] = {}
+        self._heads: dict[tuple[int, int], bytes] = {}
         self._sinks: tuple[tuple[int, LogFile], ...] = ()
         self._stderr = False
         self.console = console
@@ -177,15 +175,14 @@ class ErrorLog:
         if level > self.level:
             return
         second = int(self._clock())
-        tid = get_native_id()
-        if second != self._second or tid != self._tid:
-            # a fork changes the thread id too, so this also notices a new process
+        if second != self._second:
             self._heads = {}
             self._second = second
-            self._tid = tid
-        head = self._heads.get(level)
+        # threads log, too; and a fork changes the thread id, so this notices a new process
+        key = get_native_id(), level
+        head = self._heads.get(key)
         if head is None:
-            head = self._head(level, second, tid)
+            head = self._heads[key] = _head(level, second, key[0])
         line = (
             b"%b*%d %b\n" % (head, connection, message)
             if connection
@@ -203,12 +200,6 @@ class ErrorLog:
                 os.write(2, b"%b[%b] %b\n" % (self.console, NAMES[level].encode(), message))
             except OSError:
                 self.console = None
-
-    def _head(self, level: int, second: int, tid: int) -> bytes:
-        stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(second)).encode()
-        head = b"%b%b%d#%d: " % (stamp, _TAGS[level], os.getpid(), tid)
-        self._heads[level] = head
-        return head
 
     def take_stderr(self) -> None:
         """Send what anybody writes to the standard error stream to the first file, from now on."""
@@ -234,6 +225,11 @@ class ErrorLog:
         """Close the files, unless they were handed in."""
         if self._own:
             self._files.close()
+
+
+def _head(level: int, second: int, tid: int) -> bytes:
+    stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(second)).encode()
+    return b"%b%b%d#%d: " % (stamp, _TAGS[level], os.getpid(), tid)
 
 
 class LoggingErrorLog:
