@@ -32,7 +32,7 @@ from trio_lua.ipc.table import Entry, State, Table
 __all__ = ["Mesh"]
 
 #: What a sender's side of an inbox holds; the system may allow less.
-_BUFFER = 1 << 20
+_BUFFER = 1 << 21
 
 #: Descriptors of one datagram; the system allows 253.
 _MAX_TOLD = 200
