@@ -29,11 +29,16 @@ _STOP_TIMEOUT = 3.0
 class Running:
     """A server that runs.
 
+    Args:
+        server: What to start.
+        folder: Its own.
+        core: Where it runs; None for all of them.
+
     Attributes:
         port: Where it listens on 127.0.0.1.
     """
 
-    def __init__(self, server: Server, folder: Path) -> None:
+    def __init__(self, server: Server, folder: Path, core: int | None = SERVER_CORE) -> None:
         self.server = server
         self.port = _free_port()
         self._log = folder / "output.log"
@@ -49,7 +54,7 @@ class Running:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=lambda: machine.pin(SERVER_CORE),
+                preexec_fn=None if core is None else lambda: machine.pin(core),
             )
 
     def wait_until_open(self) -> None:
@@ -124,14 +129,14 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(server: Server) -> Iterator[Running]:
-    """A started server; its processes have ended at the end.
+def running(server: Server, core: int | None = SERVER_CORE) -> Iterator[Running]:
+    """A started server on a core (None: on all); its processes have ended at the end.
 
     Raises:
         RuntimeError: It does not start.
     """
     with tempfile.TemporaryDirectory(prefix="trio-lua-bench-") as folder:
-        process = Running(server, Path(folder))
+        process = Running(server, Path(folder), core)
         try:
             process.wait_until_open()
             yield process
