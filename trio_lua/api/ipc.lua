@@ -311,7 +311,6 @@ local function timed_out(th)
 end
 
 local WAIT = rt.add_answer(function(th, run, number, delay)
-    rt.share_run(run)
     waiting[number] = th
     th.ipc_number, th.expire, th.cancel = number, timed_out, cancelled
     clock_add(th, delay)
@@ -365,10 +364,9 @@ local function answered(number, name, data, err)
     th.cancel = nil
     cancelled(th)
     if err then
-        rt.ready(th, nil, err)
-    else
-        rt.ready(th, data, name)
+        return rt.wake_thread(th, nil, err)
     end
+    return rt.wake_thread(th, data, name)
 end
 
 -- A request's handler has ended.
@@ -461,7 +459,7 @@ local function started(r, outcome, ...)
         release(r.id)
         return
     end
-    return r.id, outcome, ...
+    return -r.id, outcome, ...
 end
 
 local function handle(kind, number, name, data)
@@ -493,8 +491,9 @@ local function handle(kind, number, name, data)
     return started(r, start_thread(r, handler.f, data))
 end
 
--- Go on with the message: a handler that has not simply ended (the number of its request and what starting it has
--- returned); false and an alert for Python (number, name, data); true and an answer for Python; nil at its end.
+-- Go on with the message. What rt.export.tick returns: the id of a run that was woken, or that of the request of a handler
+-- which has not simply ended, negative, and what running it has returned. Or false and an alert for Python (number,
+-- name, data); true and an answer for Python; nil at the message's end.
 next_alert = function()
     if position < limit then
         local p = base + position

@@ -19,6 +19,7 @@ from trio_lua.errors import IPCError
 from trio_lua.ipc.endpoint import Endpoint
 from trio_lua.ipc.frame import MAX_MESSAGE
 from trio_lua.ipc.table import Entry, State
+from trio_lua.lua.driver import Driver
 from trio_lua.lua.ops import OpTable
 from trio_lua.lua.vm import VM
 
@@ -36,14 +37,18 @@ class Alerts:
 
     Args:
         table: Where to add the calls of ``ipc.lua``.
+        driver: Of the VM.
     """
 
-    def __init__(self, table: OpTable) -> None:
+    def __init__(self, table: OpTable, driver: Driver) -> None:
+        self._driver = driver
         self.endpoint: Endpoint | None = None
         self.inboxes: dict[bytes, Inbox] = {}
         self.answers: dict[int, Callable[[Any], None]] = {}
         self._buffers: dict[int, memoryview] = {}
         self._woken = trio.Event()
+        self._collected = False
+        self._delivering = False
         self._running = 0
         self._fewer = trio.lowlevel.ParkingLot()
         self._drained = trio.lowlevel.ParkingLot()
@@ -57,7 +62,7 @@ class Alerts:
         self.vm = vm
         export = vm.export
         self._attach = export("ipc_attach")
-        self.flush = export("ipc_flush")
+        self._flush = export("ipc_flush")
         self._deliver = export("ipc_deliver")
         self._next = export("ipc_next")
         self._lua_drained = export("ipc_drained")
@@ -96,8 +101,15 @@ class Alerts:
         return self.endpoint.send(slot, b"".join((head, data)))
 
     def _wake(self) -> None:
-        """``rt.py.ipc_wake``: something is in a buffer."""
-        self._woken.set()
+        """``rt.py.ipc_wake``: something is in a buffer that was not there."""
+        self._collected = True
+        if not self._delivering:
+            self._woken.set()
+
+    def flush(self) -> None:
+        """Send what is in the buffers."""
+        self._collected = False
+        self._flush()
 
     # ------------------------------------------------------------------- running
 
@@ -111,6 +123,7 @@ class Alerts:
         assert self.endpoint is not None
 
         def deliver(slot: int, pid: int, message: memoryview | bytearray) -> None:
+            self._delivering = True
             address = ctypes.addressof(ctypes.c_char.from_buffer(message))
             result = self._deliver(address, len(message), slot, pid)
             while result is not None:
@@ -122,9 +135,17 @@ class Alerts:
                     if answer is not None:
                         answer(result[2:])
                 else:
-                    self._running += 1
-                    start(number, result[1] if len(result) == 2 else result[1:])
+                    rest = result[1] if len(result) == 2 else result[1:]
+                    if number > 0:
+                        self._driver.woken(number, rest)
+                    else:
+                        self._running += 1
+                        start(-number, rest)
                 result = self._next()
+            # what handlers have sent need not wait for a task's turn
+            self._delivering = False
+            if self._collected:
+                self.flush()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_what_is_collected)

@@ -205,7 +205,7 @@ class Runtime:
             subrequest.install(table, subrequests)
         functions = PythonFunctions(table, config)
         #: The alerts between workers.
-        self.alerts = Alerts(table)
+        self.alerts = Alerts(table, self.driver)
         plain: dict[str, Callable[..., Any]] = {**codec.calls(), **time_api.calls(clock)}
         for name, call in {**plain, **(calls or {})}.items():
             table.call(name, call)

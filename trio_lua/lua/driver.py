@@ -316,6 +316,10 @@ class Driver:
         if run is not None and thread in run.scopes:
             run.scopes[thread].cancel()
 
+    def woken(self, number: int, result: Any) -> None:
+        """Lua has resumed a thread of a run by itself, and this came of it."""
+        self._take(self._runs[number], result)
+
     # ------------------------------------------------------------------- clock
 
     def _set_alarm(self, at: float) -> None:
@@ -350,7 +354,7 @@ class Driver:
                     number = woken[0]
                     result = woken[1] if len(woken) == 2 else woken[1:]
                     if number > 0:
-                        self._take(self._runs[number], result)
+                        self.woken(number, result)
                     else:
                         start_timer(-number, result)
                 count += 1
