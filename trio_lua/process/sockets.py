@@ -363,7 +363,7 @@ class Listeners:
     def urls(self) -> list[str]:
         """The addresses as a user would type them."""
         urls = []
-        for (listen, _), address in zip(self.pairs, self.addresses, strict=True):
+        for (listen, _), address in zip(self.of_worker(0), self.addresses, strict=True):
             scheme = "https" if listen.ssl else "http"
             if address.startswith("unix:"):
                 urls.append(f"{scheme}+unix://{address[5:].replace('/', '%2F')}")

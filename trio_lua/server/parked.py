@@ -27,6 +27,8 @@ from trio_lua.server.tls import shake_hands
 from trio_lua.server.transport import RECEIVE_SIZE, SocketTransport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio_lua.server.worker import Worker
 
 __all__ = ["ACCEPT_BATCH", "ParkedDriver"]
@@ -277,11 +279,11 @@ class ParkedDriver:
             self._worker.expired(conn)
             self.close(conn)
 
-    def close_idle(self) -> None:
-        """Close the connections between two requests; what has come already is served first."""
+    def close_idle(self, keep: Callable[[Connection], bool]) -> None:
+        """Close the connections between two requests, but for some; what has come already is served first."""
         for conn in [conn for conn in self._parked.values() if conn.idle]:
             self._ready(conn)
-        for conn in [conn for conn in self._parked.values() if conn.idle]:
+        for conn in [conn for conn in self._parked.values() if conn.idle and not keep(conn)]:
             self.close(conn)
 
     @property

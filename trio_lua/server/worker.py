@@ -12,7 +12,7 @@ import math
 import socket
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -52,6 +52,10 @@ from trio_lua.shm.zone import Zone
 __all__ = ["Worker", "run_worker"]
 
 _WILDCARDS = frozenset(("", "*", "0.0.0.0", "::"))
+
+#: Seconds for which connections that were just used stay open when a worker stops gracefully. A client that sends one
+#: request after the other then gets a response that says it is the last, and not a closed connection.
+_GRACE = 0.5
 
 #: The sweeper's step, in seconds.
 _SWEEP = 0.5
@@ -591,6 +595,8 @@ class Worker:
     def quit(self) -> None:
         """Stop gracefully: accept nothing, close what is idle, let running requests and timers end.
 
+        Connections that were used a moment ago may have one more request.
+
         After ``worker_shutdown_timeout`` what has not ended is cancelled.
         """
         if self.quitting:
@@ -607,12 +613,30 @@ class Worker:
             scope.cancel()
         if self._parked is not None:
             self._parked.stop_listening()
-            self._parked.close_idle()
-        for conn, scope in list(self.streams.items()):
-            if conn.idle and conn.request is None:
-                scope.cancel()
+        self._close_idle(keep=self._was_just_used)
         if not self.connections:
             self._drained.set()
+        elif self._outer is not None:
+            self._outer.start_soon(self._close_idle_later)
+
+    def _was_just_used(self, conn: Connection) -> bool:
+        """Whether a client is likely to be sending the next request at this moment."""
+        rest = conn.keepalive_timeout
+        if not conn.requests:
+            rest = conn.endpoint.default.server.client_header_timeout
+        return conn.deadline - rest > trio.current_time() - _GRACE
+
+    async def _close_idle_later(self) -> None:
+        await trio.sleep(_GRACE)
+        self._close_idle(keep=lambda _conn: False)
+
+    def _close_idle(self, keep: Callable[[Connection], bool]) -> None:
+        """Close the connections between two requests, but for some."""
+        if self._parked is not None:
+            self._parked.close_idle(keep)
+        for conn, scope in list(self.streams.items()):
+            if conn.idle and conn.request is None and not keep(conn):
+                scope.cancel()
 
     async def _stop_after(self, seconds: float) -> None:
         """Cancel after a time what runs then, and name it."""
