@@ -23,6 +23,7 @@ LAYERS = {
     "threads": 2,
     "api": 3,
     "debug": 4,
+    "last_words": 4,
     "phases": 4,
     "modules": 5,
     "server": 6,

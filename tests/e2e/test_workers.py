@@ -323,6 +323,9 @@ def test_a_stuck_worker_says_where_and_is_replaced(server: Server) -> None:
         server.wait_for("has not answered for [12] s, killing it")
         server.wait_for("exited on signal 9")
         assert sock.recv(1) == b""
+    assert "it runs GET /stuck\nstack traceback:\n\tcontent_by_lua(nginx.conf:" in server.log()
+    assert ": in function 'stand_still'\n" in server.log()
+    server.wait_for(r"(start worker process (.|\n)*){3}")
     assert len(server.get("/all").split()) == 3
 
 

@@ -263,3 +263,26 @@ def test_parse_bind(text: str, expected: Listen | int) -> None:
 def test_parse_bind_refuses(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         parse_bind(text)
+
+
+def test_divided_sockets(log: Recorder) -> None:
+    """With ``reuseport`` each worker has its own, which the next configuration's worker of that number gets."""
+    with Listeners.bind([Listen("127.0.0.1", 0)], error_log=log) as probe:
+        port = probe.pairs[0][1].getsockname()[1]
+    shared, divided = Listen("127.0.0.1", port), Listen("127.0.0.1", port, reuseport=True)
+    with Listeners.bind([shared], error_log=log, workers=2) as one:
+        [(_, first)] = one.of_worker(1)
+        # the directive may come with a reload
+        two = Listeners.bind([divided], error_log=log, previous=one, workers=2)
+        one.close(keep=two)
+        assert two.addresses == [f"127.0.0.1:{port}"]
+        [(_, own)] = two.of_worker(0)
+        [(_, other)] = two.of_worker(1)
+        assert own is first
+        assert other is not first
+        assert other.getsockname() == first.getsockname()
+        three = Listeners.bind([divided], error_log=log, previous=two, workers=3)
+        two.close(keep=three)
+        assert three.of_worker(1) == [(divided, other)]
+        assert len(three.fds) == 3
+        three.close()

@@ -45,6 +45,7 @@ FAMILIES = (
     "config",
     "shared",
     "worker",
+    "last_words",
     "ipc",
     "modules",
     "python",

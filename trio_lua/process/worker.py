@@ -18,6 +18,7 @@ from trio_lua.about import NGINX_VERSION
 from trio_lua.api.place import AGENT, MASTER, Place
 from trio_lua.debug import dump_threads
 from trio_lua.errors import TrioLuaError
+from trio_lua.last_words import Witness
 from trio_lua.log.error_log import ALERT, EMERG, NOTICE, ErrorLog, Log
 from trio_lua.log.files import os_error
 from trio_lua.process import affinity, environment
@@ -188,6 +189,7 @@ class WorkerApplication:
     def _watch_line(self, post: Post, log: Log) -> None:
         """Wait for what the master asks, in a thread: when it asks, the event loop stands still."""
         token = trio.lowlevel.current_trio_token()
+        witness = Witness(self._worker.runtime)
 
         def orphaned() -> None:
             log.log(ALERT, b"the master process is gone")
@@ -197,7 +199,8 @@ class WorkerApplication:
             # system calls of Lua code are to see them, and those are in the main thread
             signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_ACTIONS)
             while post.line.asked():
-                pass
+                answer = witness.ask()
+                log.log(ALERT, b"it runs " + (answer or b"what cannot be told"))
             try:
                 token.run_sync_soon(orphaned)
             except trio.RunFinishedError:

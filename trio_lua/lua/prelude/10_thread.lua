@@ -673,6 +673,7 @@ local function owner_of(r)
     end
     return r.method .. " " .. r.unparsed_uri
 end
+rt.owner_of = owner_of
 
 local function describe_thread(th)
     local blocks = {}
