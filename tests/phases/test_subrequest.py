@@ -144,7 +144,7 @@ async def serve_python(
     async def static(engine: Engine, request: Request, plan: Any) -> Any:
         await detach(request)
         await handler(engine, request)
-        return engine._conclude(request)
+        return engine._responses.conclude(request)
 
     monkeypatch.setattr(Engine, "_static", static)
     async with serve(nginx(f"location /t {{ }} {SUBS}")) as running:
