@@ -40,3 +40,38 @@ async def test_lua_regex_match_limit(serve: Serve) -> None:
     async with serve(conf) as running:
         client = await running.connect()
         assert (await client.get("/"))[2] == b"pcre_exec() failed: -8\n" * 4
+
+
+async def test_kinds_of_patterns(serve: Serve) -> None:
+    conf = nginx(
+        r"""
+        location / { content_by_lua_block {
+            local a = ("a"):rep(100000)
+            ngx.say(#ngx.re.match(a, "a*", "d")[0], " ", ngx.re.find("xaaay", "a|aa|aaa", "d"))
+            local many = ngx.re.match(("b"):rep(300), ("(b)"):rep(300))
+            ngx.say(#many, many[300])
+            ngx.say(ngx.re.gsub("a-b", "(?<first>\\w)-(\\w)", "$2${1}$$"))
+            ngx.say(ngx.re.gsub("a-b", "\\w", function(m) return m[0]:upper() end))
+            ngx.say(ngx.re.match("ab", "(?<x>a)(?<y>c)?").y)
+        } }
+        """
+    )
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/"))[2].split(b"\n") == [
+            b"100000 24",
+            b"300b",
+            b"ba$1",
+            b"A-B2",
+            b"false",
+            b"",
+        ]
+
+
+async def test_a_template_that_is_wrong(serve: Serve) -> None:
+    conf = nginx("location / { content_by_lua_block { ngx.say(ngx.re.sub('a', 'a', '$x')) } }")
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/"))[2] == b"nilnilfailed to compile the replacement template\n"
+        log = running.log.text(4)
+        assert log.startswith('attempt to use named capturing variable "x" (named captures not')

@@ -1,5 +1,5 @@
 -- The half-private functions of resty.core.regex that make sense without nginx's matcher: pre-compiling and
--- checking patterns, and the growth of buffers. The matching itself is the family trio_lua/api/regex.lua.
+-- checking patterns, and the growth of buffers. The matching itself is in trio_lua/api/regex.lua.
 
 local rt = require "trio_lua.rt"
 local ffi = require "ffi"
