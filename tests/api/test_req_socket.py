@@ -220,3 +220,40 @@ class TestRaw:
             assert "lua tcp socket write timed out" in log
             assert "sent: nil timeout" in log
             assert "again: closed" in log
+
+
+async def test_raw_sockets_of_a_location_that_is_known(serve: Serve) -> None:
+    """From the second request on, the handler runs while its head is being read."""
+    code = """
+        local sock = assert(ngx.req.socket(true))
+        sock:send("first: " .. sock:receiveany(100) .. "\\n")
+        sock:send("then: " .. sock:receive() .. "\\n")
+    """
+    async with serve(page(code)) as running:
+        for _ in range(3):
+            client = await running.connect()
+            await client.send(b"GET /t HTTP/1.1\r\nHost: a\r\n\r\nearly")
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send(b"late\n")
+            assert await client.rest() == b"first: early\nthen: late\n"
+        waiting = [await running.connect() for _ in range(3)]
+        for client in waiting:
+            await client.send(b"GET /t HTTP/1.1\r\nHost: a\r\n\r\n")
+            await trio.testing.wait_all_tasks_blocked()
+        for client in waiting:
+            await client.send(b"early")
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send(b"late\n")
+            assert await client.rest() == b"first: early\nthen: late\n"
+
+
+async def test_raw_handler_that_never_waits(serve: Serve) -> None:
+    code = """
+        local sock = assert(ngx.req.socket(true))
+        sock:send("got " .. sock:receive(5))
+    """
+    async with serve(page(code)) as running:
+        for _ in range(3):
+            client = await running.connect()
+            await client.send(b"GET /t HTTP/1.1\r\nHost: a\r\n\r\nearly and more")
+            assert await client.rest() == b"got early"

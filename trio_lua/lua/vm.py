@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from trio_lua.errors import LuaError
+from trio_lua.lua.symbols import SYMBOLS
 
 __all__ = ["LIBRARY", "VM", "is_table"]
 
@@ -54,7 +55,9 @@ def _pin_libraries() -> None:
         "libpcre2-8.so",
         "libpcre2-8.dylib",
         "libcrypto.so.3",
+        "libcrypto.so.1.1",
         "libcrypto.so",
+        "libcrypto.3.dylib",
     ):
         with contextlib.suppress(OSError):
             ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
@@ -160,6 +163,7 @@ class VM:
         #: ``ngx.null``.
         self.null, self.is_null = boot[6:]
         self._set(b"lualib", str(LUALIB).encode())
+        self.set("symbols", SYMBOLS)
         for name, value in (values or {}).items():
             self.set(name, value)
         for name, function in (calls or {}).items():

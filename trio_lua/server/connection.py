@@ -216,7 +216,8 @@ class Connection:
             request.target_uri = uri
         else:
             _, number, head_length, host, location = result[:5]
-            self._inbuf = data[head_length:] if len(data) > head_length else b""
+            if not self.raw:
+                self._inbuf = data[head_length:] if len(data) > head_length else b""
             request = self._request
             if request is _UNNAMED:
                 request = self._begun(number, host, location)
@@ -472,6 +473,9 @@ class Connection:
     def take_raw(self) -> bool:
         if self._waiting:
             return False
+        if self._request is _UNNAMED:
+            # the handler runs while its head is still in the buffer
+            self._inbuf = self._inbuf[self.runtime.get(self.request.id, b"head_len") :]
         self.raw = True
         if self._reader is not None:
             # what has come behind the head, as it came
