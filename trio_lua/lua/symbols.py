@@ -12,7 +12,6 @@ import ctypes
 __all__ = ["SYMBOLS"]
 
 
-@ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 def _hex_dump(target: int | None, source: int | None, size: int) -> int | None:
     """``u_char *ngx_hex_dump(u_char *dst, u_char *src, size_t len)``: the end of what was written."""
     if not target or not source:
@@ -22,7 +21,6 @@ def _hex_dump(target: int | None, source: int | None, size: int) -> int | None:
     return target + len(text)
 
 
-@ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_size_t)
 def _atoi(line: int | None, size: int) -> int:
     """``ngx_int_t ngx_atoi(u_char *line, size_t n)``: -1 for what is no number."""
     text = ctypes.string_at(line, size) if line else b""
@@ -31,14 +29,21 @@ def _atoi(line: int | None, size: int) -> int:
     return value if value < 1 << (8 * ctypes.sizeof(ctypes.c_ssize_t) - 1) else -1
 
 
-def _entry(function: object, kind: str) -> tuple[str, int]:
-    return kind, ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
+#: They live as long as the process.
+_CALLABLE = {
+    "ngx_atoi": ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_size_t)(_atoi),
+    "ngx_hex_dump": ctypes.CFUNCTYPE(
+        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t
+    )(_hex_dump),
+}
 
+_TYPES = {
+    "ngx_atoi": "intptr_t (*)(const unsigned char *, size_t)",
+    "ngx_hex_dump": "unsigned char *(*)(unsigned char *, const unsigned char *, size_t)",
+}
 
-#: Name -> C type and address; the functions live as long as the process.
+#: Name -> C type and address.
 SYMBOLS = {
-    "ngx_atoi": _entry(_atoi, "intptr_t (*)(const unsigned char *, size_t)"),
-    "ngx_hex_dump": _entry(
-        _hex_dump, "unsigned char *(*)(unsigned char *, const unsigned char *, size_t)"
-    ),
+    name: (_TYPES[name], ctypes.cast(function, ctypes.c_void_p).value)
+    for name, function in _CALLABLE.items()
 }
