@@ -29,3 +29,19 @@ def test_pids_are_those_of_workers_that_run() -> None:
     assert board.pids() == (10, 11)
     board.set_pid(0, 0)
     assert board.pids() == (11,)
+
+
+def test_the_least_load_is_that_of_workers_that_accept() -> None:
+    board = Scoreboard(3, 2)
+    for slot in range(3):
+        board.set_pid(slot, slot + 10, 1.0)
+    board.set_load(2, 0)
+    board.set_load(1, 5)
+    assert board.least_load() == 5
+    board.set_load(0, 3)
+    assert board.least_load() == 3
+    board.set_load(0, None)
+    assert board.least_load() == 5
+    # who takes the place of another does not accept yet
+    board.set_pid(1, 20)
+    assert board.least_load() > 1 << 60

@@ -157,8 +157,8 @@ class Children:
             # what the master made will not change any more: looking at it would only copy its pages
             gc.freeze()
             signal.set_wakeup_fd(-1)
-            for number in self._signals:
-                signal.signal(number, signal.SIG_DFL)
+            # what is not ended by a signal is not to be ended by the same one again, while it ends: so no SIG_DFL
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.close(question)
             self._drop_questions()
             os.close(self._woken)

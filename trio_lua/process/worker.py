@@ -24,6 +24,7 @@ from trio_lua.log.files import os_error
 from trio_lua.process import affinity, environment
 from trio_lua.process.cycle import Cycle, detach, report
 from trio_lua.process.master import FATAL, Post
+from trio_lua.process.scoreboard import Scoreboard
 from trio_lua.process.signals import WORKER_ACTIONS, Action, action_of, receive, restart_calls
 from trio_lua.server.worker import Worker
 
@@ -31,6 +32,30 @@ __all__ = ["WorkerApplication"]
 
 #: How often a heart beats, in seconds.
 _BEAT = 1.0
+
+
+class Share:
+    """Workers accept from the same sockets, and each leaves to the others what would be more than its share.
+
+    Without that one worker could take all of a burst of connections, and keep them.
+
+    Args:
+        scoreboard: Where all workers tell how many connections they have.
+        slot: This one's.
+    """
+
+    def __init__(self, scoreboard: Scoreboard, slot: int) -> None:
+        self._scoreboard = scoreboard
+        self._slot = slot
+
+    def leaves(self, connections: int) -> bool:
+        """Whether another worker has clearly fewer."""
+        least = self._scoreboard.least_load()
+        return connections > least + 1 + least // 8
+
+    def publish(self, connections: int) -> None:
+        """Tell the others."""
+        self._scoreboard.set_load(self._slot, connections)
 
 
 class WorkerApplication:
@@ -131,6 +156,8 @@ class WorkerApplication:
         environment.change_folder(config.working_directory)
         self._worker.set_place(post.place)
         self._worker.ipc = post.endpoint
+        if post.place.number is not None and post.place.total > 1:
+            self._worker.balance = Share(post.scoreboard, post.slot)
 
     async def _serve(self, post: Post) -> int:
         log = post.cycle.error_log
@@ -179,11 +206,12 @@ class WorkerApplication:
             self._worker.quit()
 
     async def _beat(self, post: Post) -> None:
-        patience = post.cycle.config.http.lua_worker_stuck_timeout
-        if not patience:
-            return
+        patience = post.cycle.config.http.lua_worker_stuck_timeout or 4 * _BEAT
+        worker = self._worker
         while True:
             post.scoreboard.beat(post.slot)
+            accepts = not worker.quitting
+            post.scoreboard.set_load(post.slot, len(worker.connections) if accepts else None)
             await trio.sleep(min(_BEAT, patience / 4))
 
     def _watch_line(self, post: Post, log: Log) -> None:

@@ -14,7 +14,7 @@ import contextlib
 import errno
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from trio_lua.server.worker import Worker
 
-__all__ = ["ACCEPT_BATCH", "ParkedDriver"]
+__all__ = ["ACCEPT_BATCH", "Balance", "ParkedDriver"]
 
 #: Events taken in one turn.
 _BATCH = 64
@@ -42,7 +42,22 @@ _PIPELINE_BATCH = 16
 #: Pause after the system ran out of descriptors or memory (nginx: accept_mutex_delay).
 _EXHAUSTED_PAUSE = 0.5
 
+#: How long connections are left to other workers that have fewer, in seconds.
+_COURTESY = 0.002
+#: Connections taken then, if they have not been.
+_COURTESY_BATCH = 8
+
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+
+class Balance(Protocol):
+    """How a worker shares connections with others that accept from the same sockets."""
+
+    def leaves(self, connections: int) -> bool:
+        """Whether a worker with so many connections leaves the next one to those that have fewer."""
+
+    def publish(self, connections: int) -> None:
+        """Tell the others how many it has."""
 
 
 class ParkedDriver:
@@ -52,12 +67,18 @@ class ParkedDriver:
         worker: Whose requests these are.
         nursery: The connections nursery.
         accept_batch: Connections accepted from one socket in one turn.
+        balance: How connections are shared with other workers that accept from the same sockets.
     """
 
     def __init__(
-        self, worker: Worker, nursery: trio.Nursery, accept_batch: int = ACCEPT_BATCH
+        self,
+        worker: Worker,
+        nursery: trio.Nursery,
+        accept_batch: int = ACCEPT_BATCH,
+        balance: Balance | None = None,
     ) -> None:
         self._accept_batch = accept_batch
+        self._balance = balance
         self._worker = worker
         self._nursery = nursery
         self._epoll: Any = new_poller()
@@ -108,8 +129,19 @@ class ParkedDriver:
     # ------------------------------------------------------------------ accept
 
     def _accept(self, sock: socket.socket, endpoint: Endpoint) -> None:
+        balance = self._balance
+        if balance is None:
+            self._accept_some(sock, endpoint, self._accept_batch)
+        elif balance.leaves(len(self._worker.connections)):
+            self._epoll.unregister(sock.fileno())
+            self._nursery.start_soon(self._accept_later, sock, endpoint, _COURTESY)
+        else:
+            self._accept_some(sock, endpoint, self._accept_batch)
+            balance.publish(len(self._worker.connections))
+
+    def _accept_some(self, sock: socket.socket, endpoint: Endpoint, number: int) -> None:
         worker = self._worker
-        for _ in range(self._accept_batch):
+        for _ in range(number):
             try:
                 client, address = sock.accept()
             except (BlockingIOError, InterruptedError):
@@ -117,8 +149,9 @@ class ParkedDriver:
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     worker.log(3, f"accept4() failed ({error.errno}: {error.strerror})".encode())
-                    self._epoll.unregister(sock.fileno())
-                    self._nursery.start_soon(self._accept_later, sock, endpoint)
+                    with contextlib.suppress(OSError):
+                        self._epoll.unregister(sock.fileno())
+                        self._nursery.start_soon(self._accept_later, sock, endpoint)
                     return
                 if error.errno in (errno.EBADF, errno.EINVAL):
                     raise
@@ -166,10 +199,17 @@ class ParkedDriver:
             # a request may have come with the end of the handshake
             self._ready(conn)
 
-    async def _accept_later(self, sock: socket.socket, endpoint: Endpoint) -> None:
-        await trio.sleep(_EXHAUSTED_PAUSE)
+    async def _accept_later(
+        self, sock: socket.socket, endpoint: Endpoint, pause: float = _EXHAUSTED_PAUSE
+    ) -> None:
+        """Let others accept for a time, or the system recover; then take what is left."""
+        await trio.sleep(pause)
         if sock.fileno() in self._listeners:
             self._epoll.register(sock.fileno(), self._mask)
+            self._worker.tick()
+            self._accept_some(sock, endpoint, _COURTESY_BATCH)
+            if self._balance is not None:
+                self._balance.publish(len(self._worker.connections))
 
     # ------------------------------------------------------------------- serve
 

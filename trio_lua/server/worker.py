@@ -42,7 +42,7 @@ from trio_lua.server.alerts import AlertHandlers
 from trio_lua.server.clientless import Clientless
 from trio_lua.server.connection import ANSWERED, Connection
 from trio_lua.server.listener import Endpoint
-from trio_lua.server.parked import ACCEPT_BATCH, ParkedDriver
+from trio_lua.server.parked import ACCEPT_BATCH, Balance, ParkedDriver
 from trio_lua.server.task import serve_stream
 from trio_lua.server.timers import Timers
 from trio_lua.server.tls import TlsAddress
@@ -81,6 +81,7 @@ class Worker:
         now: Seconds since the epoch, of the present turn.
         time: The same on the run's clock.
         place: Which process this is.
+        balance: How connections are shared with other workers; to be set before :meth:`run`.
         quitting: Whether a graceful stop has begun.
         closed: Whether it has ended, and its VM with it.
         addresses: What the listening sockets are bound to.
@@ -106,6 +107,7 @@ class Worker:
     ) -> None:
         self.config = config
         self.ipc = ipc
+        self.balance: Balance | None = None
         http = config.http
         self._captured = (
             None
@@ -535,7 +537,9 @@ class Worker:
         if self._use_parked:
             # where others accept, too, one worker must not take all that wait
             alone = self.place.total == 1 or self.config.multi_accept
-            self._parked = ParkedDriver(self, inner, accept_batch=ACCEPT_BATCH if alone else 1)
+            self._parked = ParkedDriver(
+                self, inner, accept_batch=ACCEPT_BATCH if alone else 1, balance=self.balance
+            )
         for listen, listener in listeners:
             endpoint = self.endpoint(listen)
             scheme = "http" if endpoint.tls is None else "https"
