@@ -283,6 +283,25 @@ async def test_a_task_that_nobody_has_any_more(
     assert await said(serve, conf(code)) == ["01"]
 
 
+async def test_tasks_that_nobody_has_any_more_make_room(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    code = """
+        local function leave_behind()
+            tp.create("p", function() coroutine.yield(1) end):resume()
+        end
+        collectgarbage("stop")
+        for i = 1, 3 do
+            ngx.thread.wait(ngx.thread.spawn(leave_behind))
+        end
+        ngx.say(tp.stats("p").suspended)
+        ngx.say(tp.run("p", function() return "there is room" end))
+        collectgarbage("restart")
+    """
+    lines = await said(serve, conf(code, http="lua_worker_thread_vm_pool_size 1;"))
+    assert lines == ["3", "there is room"]
+
+
 async def test_who_holds_all_vms_is_told(
     serve: Callable[..., Any], conf: Callable[..., Any]
 ) -> None:

@@ -11,6 +11,7 @@ import trio.testing
 
 from trio_lua.threads.pool import (
     IDLE,
+    RECLAIM,
     Deadlock,
     QueueFull,
     State,
@@ -207,6 +208,38 @@ async def test_new_tasks_wait_for_a_vm(pools: Pools, nursery: trio.Nursery) -> N
     await pool.run(tasks[0], at_once("end"), waiter=1)
     await done.wait()
     assert pool.stats().vms == 2
+
+
+async def test_vms_of_tasks_that_nobody_knows_are_asked_for(
+    nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    lost: list[Task[DummyVM]] = []
+    asked: list[float] = []
+
+    def reclaim() -> None:
+        asked.append(trio.current_time())
+        if len(asked) == 3:
+            pool.drop(lost[0])
+
+    pool: ThreadPool[DummyVM] = ThreadPool(
+        "p", threads=1, max_queue=1, suspended=0, prepare=lambda: DummyVM, reclaim=reclaim
+    )
+    async with pool.running():
+        lost.append(Task())
+        await pool.run(lost[0], at_once(None, suspended=True))
+        assert asked == [], "nobody waits"
+        done = trio.Event()
+
+        async def run() -> None:
+            assert await pool.run(Task(), at_once("ran")) == "ran"
+            done.set()
+
+        nursery.start_soon(run)
+        while not done.is_set():
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(RECLAIM)
+        assert len(asked) == 3
+        assert asked[1] - asked[0] == asked[2] - asked[1] == RECLAIM
 
 
 async def test_who_holds_all_vms_cannot_wait_for_one(pools: Pools) -> None:

@@ -99,6 +99,11 @@ function rt.end_pool_task(id)
     end
 end
 
+--- Drop the suspended tasks that nobody can resume any more: their finalizers do it.
+function rt.export.collect_garbage()
+    collectgarbage()
+end
+
 -- ------------------------------------------------------------------ for the VMs of the pools
 
 --- package.path, package.cpath, this worker's number and how many there are.

@@ -124,6 +124,7 @@ class ThreadPools:
                 max_queue=pool.max_queue,
                 suspended=config.http.lua_worker_thread_vm_pool_size,
                 prepare=partial(self._prepare, pool),
+                reclaim=self._reclaim,
             )
         table.call("has_thread_pool", self._pools.__contains__)
         table.call("has_pool_task", self._tasks.__contains__)
@@ -191,6 +192,11 @@ class ThreadPools:
             log=log,
             max_memory=pool.max_memory,
         )
+
+    def _reclaim(self) -> None:
+        """Let Lua find the tasks that nobody has any more: see ``resty/threadpool.lua``."""
+        assert self._vm is not None
+        self._vm.export("collect_garbage")()
 
     # ----------------------------------------------------- calls and operations
 

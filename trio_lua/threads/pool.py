@@ -4,7 +4,8 @@ A task runs in stretches: from its start, or from where it yielded, up to its ne
 thread and a VM. The thread is free again after each; the VM stays with the task until its end, because a Lua coroutine
 cannot leave its VM. That is why VMs are what has to be counted. There are as many as threads, and some more for
 tasks that are suspended. A task that has its VM goes before all that have none, so what is there comes to its end
-before more is begun, and new tasks wait in a queue with a bound.
+before more is begun, and new tasks wait in a queue with a bound. While all VMs belong to suspended tasks and others wait,
+the owner of the tasks is asked now and then to drop those that nobody knows any more.
 
 A pool owns its threads: who waits for a stretch may be cancelled, and the pool goes on until the
 thread has come back. A VM that was interrupted, or failed in a way that leaves it unfit, is never used again.
@@ -28,6 +29,9 @@ __all__ = ["Deadlock", "QueueFull", "State", "Stats", "Stretch", "Task", "TaskEr
 
 #: Seconds after which a VM that nobody needs is dropped.
 IDLE = 60.0
+
+#: Seconds between two attempts to get VMs back while no task can run.
+RECLAIM = 1.0
 
 
 class TaskError(TrioLuaError):
@@ -139,6 +143,7 @@ class ThreadPool(Generic[V]):
         max_queue: How many new tasks may wait.
         suspended: How many VMs there may be beyond one for each thread.
         prepare: Called in the event loop when a VM is needed; what it returns makes the VM, in a thread.
+        reclaim: Drops suspended tasks that nobody can resume any more. It may take its time.
     """
 
     def __init__(
@@ -149,12 +154,15 @@ class ThreadPool(Generic[V]):
         max_queue: int,
         suspended: int,
         prepare: Callable[[], Callable[[], V]],
+        reclaim: Callable[[], object] = lambda: None,
     ) -> None:
         self.name = name
         self.threads = threads
         self.max_queue = max_queue
         self._max_vms = threads + suspended
         self._prepare = prepare
+        self._reclaim = reclaim
+        self._reclaiming = False
         self._limiter = trio.CapacityLimiter(threads)
         self._nursery: trio.Nursery | None = None
         self._active = 0
@@ -302,10 +310,25 @@ class ThreadPool(Generic[V]):
         while self._nursery is not None and self._active < self.threads:
             task = self._next()
             if task is None:
-                return
+                break
             self._claim(task)
             self._active += 1
             self._nursery.start_soon(self._serve, task)
+        if self._nursery is not None and self._is_stuck() and not self._reclaiming:
+            self._reclaiming = True
+            self._nursery.start_soon(self._get_back)
+
+    def _is_stuck(self) -> bool:
+        """Whether tasks wait, and only those who have suspended ones could change that."""
+        return bool(self._new) and not self._active and not self._can_start()
+
+    async def _get_back(self) -> None:
+        try:
+            while self._is_stuck():
+                self._reclaim()
+                await trio.sleep(RECLAIM)
+        finally:
+            self._reclaiming = False
 
     def _claim(self, task: Task[V]) -> None:
         """A task begins to run: it gets a VM, or the right to make one."""
@@ -328,6 +351,7 @@ class ThreadPool(Generic[V]):
                     self._claim(task)
         finally:
             self._active -= 1
+        self._dispatch()
 
     async def _run_stretch(self, task: Task[V]) -> None:
         vm, work = task._vm, task._work
