@@ -246,13 +246,14 @@ def reader() -> Any:
         "main_location", {"socket": {"connect_timeout": 1, "send_timeout": 1, "read_timeout": 1}}
     )
     vm.load_file(API / "socket.lua")
+    vm.load_file(API / "socket_receive.lua")
     code = b"""
         local rt = ...
         function rt.export.read(pattern, size, inclusive, ...)
             local pieces, n = { ... }, 0
             local r = { phase = 1, loc = {} }
             rt.S.r = r
-            local sock = rt.ngx.socket.tcp()
+            local sock = setmetatable({}, rt.tcp_methods)
             sock[1] = {
                 r = r, id = 1, buf = "", pos = 1, buffer_size = 1, write_closed = false,
                 fill = function()

@@ -23,7 +23,7 @@ function ngx.on_abort(...)
     local th = r.on_abort
     if th and threads[th.id] == th then
         return nil, "duplicate call"
-    elseif not rt.socket_settings(r).check_client_abort then
+    elseif not rt.socket.settings(r).check_client_abort then
         return nil, "lua_check_client_abort is off"
     end
     spawn(callback, r, f)

@@ -6,7 +6,7 @@ local rt = ...
 
 local ngx, py = rt.ngx, rt.py
 local error, select, setmetatable = error, select, setmetatable
-local checker, settings, own, tcp = rt.checker, rt.socket_settings, rt.own_socket, rt.tcp_methods
+local checker, settings, own, tcp = rt.checker, rt.socket.settings, rt.socket.own, rt.tcp_methods
 
 local function class(...)
     local methods = {}
@@ -25,7 +25,7 @@ local function finalize(u)
     u.id, u.buf, u.pos, u.read_closed, u.write_closed = nil, "", 1, true, true
 end
 
-local fill_body, fill_raw = rt.socket_filler("body_receive"), rt.socket_filler("raw_receive")
+local fill_body, fill_raw = rt.socket.filler("body_receive"), rt.socket.filler("raw_receive")
 
 local function new(r, methods, fill)
     local conf = settings(r)

@@ -10,8 +10,8 @@ local ffi = require "ffi"
 
 local S, py, ops = rt.S, rt.py, rt.ops
 local type, error, select, tonumber, tostring, ffi_gc, istype = type, error, select, tonumber, tostring, ffi.gc, ffi.istype
-local settings, suspend, suspended, raw_log = rt.socket_settings, rt.suspend, rt.suspended, rt.raw_log
-local methods = rt.tcp_methods
+local settings, suspend, suspended, raw_log = rt.socket.settings, rt.suspend, rt.socket.suspended, rt.raw_log
+local methods, object = rt.tcp_methods, rt.socket.object
 
 -- Places in the object.
 local CERTIFICATE, KEY = 8, 9
@@ -58,13 +58,13 @@ function methods.sslhandshake(sock, reused, name, verify, status, ...)
             .. (sock and 5 + select("#", ...) or 0), 2)
     end
     local r = S.r or error("no request found", 2)
-    local u = rt.socket_object(sock)
+    local u = object(sock)
     if not u or not u.id or u.read_closed or u.write_closed then
         return nil, "closed"
     elseif u.r ~= r then
         return nil, "bad request"
     end
-    local err = rt.socket_busy(u)
+    local err = rt.socket.busy(u)
     if err then
         return nil, err
     elseif status then
@@ -99,7 +99,7 @@ function methods.sslhandshake(sock, reused, name, verify, status, ...)
 end
 
 function methods.setclientcert(sock, cert, key)
-    rt.socket_object(sock)
+    object(sock)
     if not cert and not key then
         sock[CERTIFICATE], sock[KEY] = nil, nil
         return true

@@ -6,8 +6,9 @@ local S, ngx, py, ops, threads = rt.S, rt.ngx, rt.py, rt.ops, rt.threads
 local type, tonumber, tostring, error, select, setmetatable = type, tonumber, tostring, error, select, setmetatable
 local floor, min = math.floor, math.min
 local checker, suspend, raw_log = rt.checker, rt.suspend, rt.raw_log
-local object, arg_error, settings, text_of, own = rt.socket_object, rt.arg_error, rt.socket_settings, rt.socket_text, rt.own_socket
-local give_way, suspended = rt.give_way, rt.suspended
+local object, arg_error, settings, text_of, own =
+    rt.socket.object, rt.socket.arg_error, rt.socket.settings, rt.socket.text, rt.socket.own
+local give_way, suspended = rt.socket.give_way, rt.socket.suspended
 
 local MAX_DATAGRAM = 8192
 
