@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -132,7 +134,15 @@ async def test_callback_needs_the_directive(serve: Serve) -> None:
         ]
 
 
-async def test_many_that_leave_in_a_socket_call(serve: Serve) -> None:
+def left(running: Running) -> tuple[int, ...]:
+    """What a process has: descriptors, tasks, sockets of Lua code, requests and light threads."""
+    sockets = running.worker.runtime.sockets
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    fds = len(os.listdir("/proc/self/fd"))
+    return fds, tasks, sockets.open, *running.worker.runtime.vm.export("live")()
+
+
+async def test_several_sockets_and_threads_of_clients_that_leave(serve: Serve) -> None:
     async with upstream(silent) as peer:
         code = f"""
             local sock = ngx.socket.connect("127.0.0.1", {peer.port})
@@ -140,26 +150,50 @@ async def test_many_that_leave_in_a_socket_call(serve: Serve) -> None:
             ngx.socket.connect("127.0.0.1", {peer.port}):receive()
         """
         async with serve(page(code)) as running:
-
-            def left() -> tuple[int, ...]:
-                sockets = running.worker.runtime.sockets
-                tasks = trio.lowlevel.current_statistics().tasks_living
-                fds = len(os.listdir("/proc/self/fd"))
-                return fds, tasks, sockets.open, *running.worker.runtime.vm.export("live")()
-
             client = await begin(running)
             await client.aclose()
             await settle()
-            before = left()
+            before = left(running)
             assert before[2:] == (0, 0, 0)
-            for _ in range(5):
-                clients = [await running.connect() for _ in range(50)]
+            clients = [await running.connect() for _ in range(20)]
+            for client in clients:
+                await client.send(b"GET /t HTTP/1.1\r\nHost: a\r\n\r\n")
+            await settle()
+            assert running.worker.runtime.sockets.open == 40
+            for client in clients:
+                await client.aclose()
+            await settle()
+            running.clients.clear()
+            assert left(running) == before
+
+
+async def test_5000_that_leave_in_a_socket_call(serve: Serve) -> None:
+    # the system makes the connections, so that no task of the test's own takes part
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:
+        listener.setblocking(False)
+        port = listener.getsockname()[1]
+        code = f'local s = ngx.socket.connect("127.0.0.1", {port}) s:receive()'
+        conf = nginx(
+            f"location /t {{ lua_check_client_abort on; content_by_lua_block {{ {code} }} }}",
+            prefix="",
+        )
+        async with serve(conf) as running:
+            client = await begin(running)
+            await client.aclose()
+            await settle()
+            before = left(running)
+            assert before[2:] == (0, 0, 0)
+            for _ in range(10):
+                clients = [await running.connect() for _ in range(500)]
                 for client in clients:
                     await client.send(b"GET /t HTTP/1.1\r\nHost: a\r\n\r\n")
-                await settle()
-                assert running.worker.runtime.sockets.open == 100
+                await trio.testing.wait_all_tasks_blocked()
+                assert left(running)[2:] == (500, 500, 500)
                 for client in clients:
                     await client.aclose()
                 await settle()
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        listener.accept()[0].close()
                 running.clients.clear()
-            assert left() == before
+            assert left(running) == before
