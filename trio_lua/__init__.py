@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from trio_lua.config.model import Config
-    from trio_lua.errors import ConfigError, LuaError, ProtocolError, TrioLuaError
+    from trio_lua.errors import ConfigError, IPCError, LuaError, ProtocolError, TrioLuaError
     from trio_lua.process.configure import ConfigBuilder, from_lua, load, loads
     from trio_lua.process.embed import Server, serve
     from trio_lua.process.sockets import ListenError
@@ -22,6 +22,7 @@ __all__ = [
     "Config",
     "ConfigBuilder",
     "ConfigError",
+    "IPCError",
     "ListenError",
     "LuaError",
     "ProtocolError",
@@ -38,6 +39,7 @@ _HOMES = {
     "Config": "trio_lua.config.model",
     "ConfigBuilder": "trio_lua.process.configure",
     "ConfigError": "trio_lua.errors",
+    "IPCError": "trio_lua.errors",
     "ListenError": "trio_lua.process.sockets",
     "LuaError": "trio_lua.errors",
     "ProtocolError": "trio_lua.errors",
