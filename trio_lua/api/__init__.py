@@ -56,6 +56,8 @@ FAMILIES = (
     "ipc",
     "modules",
     "python",
+    "guard",
+    "deadline",
 )
 
 

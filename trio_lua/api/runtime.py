@@ -18,8 +18,10 @@ from trio_lua.api import (
     body,
     codec,
     control,
+    deadline,
     expires,
     family_files,
+    guard,
     gzip,
     log,
     output,
@@ -193,6 +195,7 @@ class Runtime:
         )
         expires.install(table)
         gzip.install(table, self.connections)
+        deadline.install(table)
         pace.install(table, self.connections)
         self.subrequests = subrequests
         #: The cosockets of the VM.
@@ -249,7 +252,10 @@ class Runtime:
         self.thread_pools.bind(vm)
         functions.bind(vm)
         self.alerts.bind(vm)
-        vm.set("main_location", {"socket": self.sockets.constants(http.settings)})
+        vm.set(
+            "main_location",
+            {"socket": self.sockets.constants(http.settings), **guard.constants(http.settings)},
+        )
         self.regexes = Regexes(vm)
         call = vm.export("shared_call")
         #: The shared dictionaries by name.
@@ -282,6 +288,7 @@ class Runtime:
         self.run = export("run")
         self.content = export("content")
         self.run_sync = export("run_sync")
+        self.bound = export("bound")
         self.run_main = export("run_main")
         self.begin_tls = export("begin_tls")
         self.set_args = export("set_args")

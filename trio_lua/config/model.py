@@ -257,6 +257,11 @@ class Settings:
     lua_transform_underscores_in_response_headers: bool = True
     lua_use_default_type: bool = True
     lua_check_client_abort: bool = False
+    #: Seconds of computing between two waits: to be ended after, to be logged after; 0 for no bound.
+    lua_cpu_budget: float = 30.0
+    lua_cpu_warning: float = 1.0
+    #: Seconds for a whole request; 0 for no bound.
+    lua_request_timeout: float = 0.0
     lua_socket_connect_timeout: float = 60.0
     lua_socket_send_timeout: float = 60.0
     lua_socket_read_timeout: float = 60.0
@@ -478,6 +483,8 @@ class Http:
     lua_package_path: str | None = None
     lua_package_cpath: str | None = None
     lua_shared_globals: bool = False
+    #: Bytes for the VM of a worker; 0 for no limit.
+    lua_memory_limit: int = 0
     lua_strict_phases: bool = True
     lua_sa_restart: bool = True
     lua_regex_cache_max_entries: int = 1024

@@ -40,7 +40,11 @@ class Handlers:
 
     async def _finish(self, request: Request, result: object) -> object:
         """Run a handler that has suspended to its end."""
-        if not request.plan.settings.lua_check_client_abort:
+        settings = request.plan.settings
+        if settings.lua_request_timeout or hasattr(request, "bounded"):
+            assert isinstance(result, tuple)
+            result = self._lua.bound(request.id, settings.lua_request_timeout, *result)
+        if not settings.lua_check_client_abort:
             return await self._lua.driver.finish(request, result)
 
         def gone() -> None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from trio_lua.api import guard
 from trio_lua.api.modules import Hook
 from trio_lua.api.runtime import Runtime
 from trio_lua.config.model import (
@@ -192,6 +193,8 @@ class Plans:
         self._sink_of = sink_of
         self._access_log = access_log
         self._count = 0
+        #: Whether a location has bounds that :class:`~trio_lua.api.guard.Guard` is to watch.
+        self.bounded = False
         self.tables: Mapping[Any, ServerTable] = server_tables(config.http.servers, runtime.regexes)
         self.servers: dict[int, ServerPlan] = {}
         self.numbered: dict[int, Plan] = {}
@@ -333,6 +336,10 @@ class Plans:
             "code_cache": settings.lua_code_cache,
             "body_buffer_size": settings.client_body_buffer_size,
         }
+        bounds = guard.constants(settings)
+        if bounds:
+            values.update(bounds)
+            self.bounded = True
         values["socket"] = runtime.sockets.constants(settings)
         if not settings.uninitialized_variable_warn:
             values["uninitialized_variable_warn"] = False

@@ -106,6 +106,7 @@ ALLOWED: Mapping[str, Phase] = {
     "ngx.req.get_body_file": _RUN | Phase.BALANCER,
     "ngx.req.set_body_data": _RUN | Phase.BALANCER,
     "ngx.req.set_body_file": _RUN | Phase.BALANCER,
+    "ngx.req.set_deadline": _RUN,
     "ngx.req.init_body": _RUN,
     "ngx.req.append_body": _RUN,
     "ngx.req.finish_body": _RUN,

@@ -40,6 +40,7 @@ class Request:
 
     __slots__ = (
         "below_alias",
+        "bounded",
         "cancel_scope",
         "coder",
         "connection",
@@ -62,6 +63,8 @@ class Request:
     )
 
     nursery: trio.Nursery | None
+    #: Whether it has a deadline; not set without one.
+    bounded: bool
     #: State of the filter that changes the body; unset until that filter sets it.
     coder: Any
 

@@ -18,6 +18,7 @@ from typing import Any
 import trio
 
 from trio_lua.about import NGINX_VERSION
+from trio_lua.api.guard import Guard
 from trio_lua.api.place import Place
 from trio_lua.api.runtime import Runtime
 from trio_lua.config.model import Config, Listen, LuaCode, Settings, Source, Template
@@ -158,6 +159,7 @@ class Worker:
             zones=zones,
             network=network,
         )
+        self._guard = Guard(self.runtime.vm, http.lua_memory_limit)
         self.connections = self.runtime.connections
         plans = Plans(config, self.runtime, sink_of=self._sink_of, access_log=True)
         logs = AccessLogs(
@@ -480,6 +482,7 @@ class Worker:
                     outer.start_soon(self._timers.run)
                     outer.start_soon(alerts.run)
                     await self._init_worker(http.init_worker_by_lua)
+                self._watch()
                 async with trio.open_nursery() as inner:
                     self._nursery = inner
                     self._start(outer, inner, listeners)
@@ -489,12 +492,20 @@ class Worker:
                 await alerts.drained()
                 outer.cancel_scope.cancel()
         finally:
+            self._guard.stop()
             if ready:
                 self._run_hook(http.exit_worker_by_lua, Phase.EXIT_WORKER)
             if alerts is not None:
                 alerts.close()
             self._report_leaks()
             self.close(listeners)
+
+    def _watch(self) -> None:
+        """Let the guard end Lua code that takes too much, if there are bounds."""
+        if self.plans.bounded or self.config.http.lua_memory_limit:
+            problem = self._guard.start()
+            if problem is not None:
+                self.log(6, f"lua_cpu_budget has no effect: {problem}".encode())
 
     def _report_leaks(self) -> None:
         """Log what is left behind, which is always a defect of this package."""

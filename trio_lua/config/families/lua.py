@@ -40,12 +40,16 @@ slots(
     TABLE,
     Use.time,
     Context.SETTING_IF,
+    "lua_cpu_budget",
+    "lua_cpu_warning",
+    "lua_request_timeout",
     "lua_socket_connect_timeout",
     "lua_socket_keepalive_timeout",
     "lua_socket_read_timeout",
     "lua_socket_send_timeout",
 )
 slots(TABLE, Use.size, Context.SETTING_IF, "lua_socket_buffer_size", "lua_socket_send_lowat")
+slots(TABLE, Use.size, Context.HTTP, "lua_memory_limit")
 slots(TABLE, Use.number, Context.SETTING_IF, "lua_socket_pool_size")
 slots(
     TABLE,

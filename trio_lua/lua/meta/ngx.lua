@@ -59,6 +59,11 @@ function ngx.req.get_uri_args(max, tab) end
 ---@param args string|table
 function ngx.req.set_uri_args(args) end
 
+---Let the request end with status 504, or its connection be closed if a response has begun, when it has not ended in so
+---many seconds from now; nil takes the deadline back. Not in OpenResty.
+---@param seconds? number
+function ngx.req.set_deadline(seconds) end
+
 ---The arguments in a form body, which has to be read before.
 ---@param max? integer
 ---@return ngx.args

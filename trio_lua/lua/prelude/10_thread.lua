@@ -227,6 +227,8 @@ local function finish_run(run)
     discard(run)
 end
 
+rt.finish_run = finish_run
+
 -- Put a thread at the end of its run's queue.
 local function post(run, th)
     local queue = run.queue
@@ -327,7 +329,14 @@ end
 
 -- An error that nobody caught; blocks of its traceback from where it happened to this thread.
 local function failed(th, err, blocks)
-    if not th.user then
+    local interrupted = rt.interrupted
+    if interrupted then
+        -- all threads of the run have had the time that is used up
+        blocks = { rt.interrupted_at }
+        rt.end_interruption()
+        finish_run(th.run or th)
+        return FAILED, interrupted, blocks_text(blocks)
+    elseif not th.user then
         finish_run(th.run or th)
         return FAILED, message(err), blocks_text(blocks)
     end
@@ -364,6 +373,7 @@ end
 local function cancel_op(th)
     rt.py.cancel_op((th.run or th).id, th.id)
 end
+rt.cancel_op = cancel_op
 
 -- Operations that are no point at which a thread can be cancelled.
 local uncancelled = {}
@@ -383,7 +393,7 @@ local function suspended(th, op, ...)
     end
     if op < 0 then
         return answers[op](th, run, ...)
-    elseif run.live == 1 and not run.dormant and not scope then
+    elseif run.live == 1 and not run.dormant and not scope and not run.bounded then
         return SUSPENDED, th.id, op, ...
     end
     th.cancel = cancel_op

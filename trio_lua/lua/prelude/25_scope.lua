@@ -182,6 +182,9 @@ end
 
 step = function(scope, ok, mark, ...)
     if not ok then
+        if rt.interrupted then
+            return leave(FAILED, mark, {})
+        end
         last_error, last_frames = mark, rt.load_trace(mark) or rt.frames(scope.co)
         return finish(scope, false, mark)
     elseif mark == END then
