@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,6 +41,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "lua(source=None, **options): what the fixture lua_server serves"
     )
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Lua specs, and data blocks of Test::Nginx."""
+    if file_path.suffix not in (".t", ".lua"):
+        return None
+    from trio_lua.testing.collect import collect
+
+    return collect(file_path, parent)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,7 +11,7 @@ from trio._core import _run as trio_scheduler
 from trio_lua.testing.clock import LuaClock
 from trio_lua.testing.server import Leak
 
-__all__ = ["run"]
+__all__ = ["alone", "run"]
 
 T = TypeVar("T")
 
@@ -56,13 +56,13 @@ def run(
     finally:
         scheduler._r.setstate(state)
         scheduler._ALLOW_DETERMINISTIC_SCHEDULING = was
-    raise _alone(failure)
+    raise alone(failure)
 
 
-def _alone(error: BaseException) -> BaseException:
+def alone(error: BaseException) -> BaseException:
     """What is inside of groups of one. What failed has left things behind, and is what counts."""
     split: Any = getattr(error, "split", None)
     if split is not None:
         error = split(Leak)[1] or error
     inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
-    return _alone(inner[0]) if len(inner) == 1 else error
+    return alone(inner[0]) if len(inner) == 1 else error

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import textwrap
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import trio
 import trio.testing
 
-from trio_lua.config.model import Config
+from trio_lua.config.model import Config, Listen
 from trio_lua.modules import Module
 from trio_lua.process import configure
 from trio_lua.process.embed import PRODUCT
@@ -30,6 +32,9 @@ from trio_lua.testing.report import Report
 from trio_lua.testing.vm import Lua
 
 __all__ = ["Leak", "LuaServer", "configuration", "open_server"]
+
+#: Clients have the ports behind it.
+_FIRST_PORT = 49152
 
 #: Where servers listen whose configuration does not say: nobody connects there.
 _NOWHERE = "127.0.0.1:80"
@@ -100,6 +105,26 @@ def _is_whole(text: str) -> bool:
     )
 
 
+class _Names:
+    """The addresses of a connection in memory, as a socket tells them."""
+
+    def __init__(self, peer: tuple[str, int], listen: Listen) -> None:
+        self._peer = peer
+        self._listen = listen
+        plain = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
+        self.family = plain if listen.path is None else socket.AF_UNIX
+
+    def getpeername(self) -> tuple[str, int] | str:
+        return self._peer if self._listen.path is None else ""
+
+    def getsockname(self) -> tuple[str, int] | str:
+        listen = self._listen
+        if listen.path is not None:
+            return listen.path
+        anywhere = listen.host in ("", "*", "0.0.0.0", "localhost")
+        return ("127.0.0.1" if anywhere else listen.host), listen.port
+
+
 class LuaServer:
     """A server that runs inside a test.
 
@@ -120,15 +145,39 @@ class LuaServer:
         self.lua = Lua(worker.runtime)
         self.shared: Mapping[str, SharedDict] = worker.runtime.shared
         self.addresses: list[Any] = []
+        self._last_port = _FIRST_PORT
         self.report = Report(worker.runtime, self.lua, log, self.client)
         self._worker = worker
         self._nursery = nursery
 
-    async def connect(self) -> trio.abc.Stream:
-        """A stream to the server, in memory; the caller closes it."""
+    async def connect(
+        self, address: str = "127.0.0.1", *, listen: Listen | None = None
+    ) -> trio.abc.Stream:
+        """A stream to the server, in memory; the caller closes it.
+
+        Args:
+            address: Who connects, as ``ngx.var.remote_addr`` tells it.
+            listen: The ``listen`` that is connected to; the configuration's first by default.
+        """
         ours, theirs = trio.testing.memory_stream_pair()
-        self._nursery.start_soon(self._worker.serve_stream, theirs)
+        self._last_port += 1
+        if listen is None:
+            listen = self.config.http.servers[0].listens[0]
+        # where the server looks for addresses
+        wire: Any = theirs
+        wire.socket = _Names((address, self._last_port), listen)
+        self._nursery.start_soon(self._worker.serve_stream, theirs, listen)
         return ours
+
+    def client_from(self, address: str) -> Client:
+        """A client with an address of its own.
+
+        Args:
+            address: What ``ngx.var.remote_addr`` tells.
+        """
+        client = Client(partial(self.connect, address))
+        client.exchanges = self.client.exchanges
+        return client
 
     async def request(self, method: str, target: str, **options: Any) -> Response:
         """Send a request by :attr:`client`; see :meth:`Client.request`."""
@@ -154,6 +203,23 @@ class LuaServer:
         self.addresses.append(address)
         self._nursery.start_soon(trio.serve_listeners, self._worker.serve_stream, [listener])
         return f"http://{address[0]}:{address[1]}"
+
+    async def serve(self, stream: trio.abc.Stream, listen: Listen) -> None:
+        """Serve a connection from inside, such as one of the server's own sockets.
+
+        Args:
+            stream: The connection.
+            listen: The ``listen`` that it goes to.
+        """
+        self._last_port += 1
+        wire: Any = trio.StapledStream(stream, stream)
+        wire.socket = _Names(("127.0.0.1", self._last_port), listen)
+        await self._worker.serve_stream(wire, listen)
+
+    def abort(self) -> None:
+        """End all connections at once."""
+        for scope in self._worker.streams.values():
+            scope.cancel()
 
     def quit(self) -> None:
         """Stop gracefully."""
@@ -198,6 +264,7 @@ async def open_server(
     log: LogRecords | None = None,
     clock: LuaClock | None = None,
     network: LuaNetwork | None = None,
+    product: str = PRODUCT,
     allow_leaks: Collection[str] = (),
     **options: Any,
 ) -> AsyncIterator[LuaServer]:
@@ -208,6 +275,7 @@ async def open_server(
         log: Its error.log; a new one by default.
         clock: The run's clock: ``ngx.now()`` then begins at its epoch.
         network: What its sockets can reach; by default the real network.
+        product: What it calls itself in ``Server`` and in error pages.
         allow_leaks: What requests may leave behind: any of ``threads``, ``timers``, ``sockets`` (those that are
             neither closed nor kept alive) and ``globals`` (which modules write after ``init_by_lua*``).
 
@@ -223,7 +291,7 @@ async def open_server(
         worker = Worker(
             conf,
             error_log=log,
-            product=PRODUCT,
+            product=product,
             parked=False,
             epoch=epoch,
             network=None if network is None else network.bound(nursery),

@@ -1,0 +1,139 @@
+"""From a ``*.t`` file to its data blocks.
+
+What stands before ``__DATA__`` is a Perl program. Most of them only say how often and in what order blocks
+run, which does not matter here; one that says more needs Perl, and so does the whole file then.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trio_lua.testing.blocks.perl import NeedsPerl
+
+__all__ = ["Block", "NeedsPerl", "Section", "TestFile", "parse_file"]
+
+#: Statements of a program that change nothing for a block that runs alone.
+_HARMLESS = re.compile(
+    r"use\s|repeat_each|plan\b|no_long_string|no_diff|no_shuffle|run_tests|workers\(|worker_connections"
+    r"|master_on|master_off|check_accum_error_log|log_level|no_root_location|our \$HtmlDir = html_dir"
+    r"|our \$\w+ = \$t::StapThread::\w+;|env_to_nginx|\$ENV\{\w+\} (\|\|)?= |__END__|1;|timeout\("
+    r"|add_cleanup_handler\(\);"
+)
+_LOG_LEVEL = re.compile(r"^\s*log_level\W+(\w+)", re.MULTILINE)
+_ENVIRONMENT = re.compile(r"^\s*\$ENV\{(\w+)\} (?:\|\|)?= (.*?);", re.MULTILINE)
+_SECTION = re.compile(r"^--- +(\w+)((?: +\w+)*) *(?::(?: +(.*))?)?$")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a block.
+
+    Attributes:
+        text: Its text.
+        filters: The words behind its name, such as ``eval``.
+    """
+
+    text: str
+    filters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """A test.
+
+    Attributes:
+        name: Its title, such as ``TEST 1: basic print``.
+        line: Where it begins in the file.
+        sections: Its sections by name.
+    """
+
+    name: str
+    line: int
+    sections: dict[str, Section]
+
+
+@dataclass
+class TestFile:
+    """A file.
+
+    Attributes:
+        path: Where it is.
+        blocks: Its tests.
+        needs_perl: The line that needs Perl; None when there is none.
+        log_level: The level of error.log.
+        root_location: Whether there is a ``location /``.
+        environment: What the program sets where the environment does not.
+    """
+
+    __test__ = False
+
+    path: Path
+    blocks: list[Block] = field(default_factory=list)
+    needs_perl: str | None = None
+    log_level: str = "debug"
+    root_location: bool = True
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def parse_file(path: Path) -> TestFile:
+    """Read a file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    # a byte is a character: blocks are not always UTF-8
+    text = path.read_bytes().decode("latin-1")
+    parts = re.split(r"^__(?:DATA|END)__\n", text, maxsplit=1, flags=re.MULTILINE)
+    program, data = parts if len(parts) == 2 else (text, "")
+    program = re.sub(r"^=(\w+).*?^=cut$", "", program, flags=re.MULTILINE | re.DOTALL)
+    file = TestFile(path)
+    file.needs_perl = _more_than_data(program)
+    level = _LOG_LEVEL.search(program)
+    if level is not None:
+        file.log_level = level[1]
+    file.root_location = not re.search(r"^no_root_location", program, re.MULTILINE)
+    for name, value in _ENVIRONMENT.findall(program):
+        file.environment[name] = value.strip("'\"")
+    file.blocks = list(_blocks(data, text.count("\n") - data.count("\n") + 1))
+    return file
+
+
+def _more_than_data(program: str) -> str | None:
+    for line in program.splitlines():
+        bare = line.strip()
+        if bare and not bare.startswith("#") and not _HARMLESS.match(bare):
+            return bare
+    return None
+
+
+def _blocks(data: str, first: int) -> Iterator[Block]:
+    lines = data.split("\n")
+    starts = [index for index, line in enumerate(lines) if line.startswith("===")]
+    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+        yield Block(
+            lines[start][3:].strip(), first + start, dict(_sections(lines[start + 1 : end]))
+        )
+
+
+def _sections(lines: list[str]) -> Iterator[tuple[str, Section]]:
+    name, filters, text = "", (), []  # type: tuple[str, tuple[str, ...], list[str]]
+    for line in [*lines, "--- END"]:
+        match = _SECTION.match(line)
+        if match is None:
+            text.append(line)
+            continue
+        if name:
+            yield name, Section(_trimmed("\n".join([*text, ""])), filters)
+        name, filters, text = match[1], tuple(match[2].split()), []
+        if match[3] is not None:
+            yield name, Section(match[3].strip(), filters)
+            name = ""
+
+
+def _trimmed(text: str) -> str:
+    """Without blank lines at the beginning and the end."""
+    text = re.sub(r"\A(?:[ \t]*\n)+", "", text)
+    return re.sub(r"(?<=\n)\s*\Z", "", text)
