@@ -351,10 +351,10 @@ class Runtime:
             self._define_handler(number, text, b"=" + code.chunk_name.encode())
         return number
 
-    def sources(self) -> dict[str, str]:
-        """The code of handlers of the configuration, by the name that tracebacks call it."""
+    def inline_code(self) -> dict[str, LuaCode]:
+        """The handlers that stand in the configuration, by the name that tracebacks call them."""
         codes = [code for code, _ in self._handlers.values()]
-        return {code.chunk_name: code.code for code in codes if code.code is not None}
+        return {code.chunk_name: code for code in codes if code.code is not None}
 
     def template(self, template: Template) -> int:
         """The VM's number of a template."""

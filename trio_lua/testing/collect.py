@@ -47,8 +47,11 @@ class BlockItem(pytest.Item):
     def runtest(self) -> None:
         clock = LuaClock()
         with tempfile.TemporaryDirectory(prefix="block") as folder:
+            # as Test::Nginx calls it, which blocks know
+            root = Path(folder, "servroot")
+            root.mkdir()
             try:
-                run(run_block, self._file, self._block, Path(folder), clock, clock=clock)
+                run(run_block, self._file, self._block, root, clock, clock=clock)
             except NeedsPerl as error:
                 pytest.skip(f"needs Perl: {error}")
             except Skipped as error:

@@ -30,14 +30,58 @@ import trio
 if TYPE_CHECKING:
     # pytest loads plugins for every run: what these names stand for is loaded by the first fixture
     from trio_lua.testing import Client, LogRecords, Lua, LuaClock, LuaNetwork, LuaServer
+    from trio_lua.testing.coverage import Coverage
     from trio_lua.testing.report import Report
 
 __all__: list[str] = []
 
+_COVERAGE: pytest.StashKey[Coverage] = pytest.StashKey()
 _REPORTS: pytest.StashKey[list[Report]] = pytest.StashKey()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("trio-lua")
+    group.addoption(
+        "--lua-cov",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="measure which lines of Lua code run; with DIR, of all Lua files in it",
+    )
+    group.addoption(
+        "--lua-cov-lcov", metavar="FILE", help="write what --lua-cov measures in LCOV's format"
+    )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _COVERAGE in config.stash:
+        from trio_lua.testing.coverage import deactivate
+
+        deactivate()
+
+
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    """The report of ``--lua-cov``."""
+    coverage = config.stash.get(_COVERAGE, None)
+    if coverage is None:
+        return
+    terminalreporter.section("Lua coverage")
+    for line in coverage.table():
+        terminalreporter.write_line(line)
+    target = config.getoption("--lua-cov-lcov")
+    if target:
+        Path(target).write_text(coverage.lcov())
+        terminalreporter.write_line(f"LCOV report in {target}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    folder = config.getoption("--lua-cov")
+    if folder is not None:
+        from trio_lua.testing.coverage import Coverage, activate
+
+        root = config.rootpath / folder
+        coverage = config.stash[_COVERAGE] = Coverage(root, everything=bool(folder))
+        activate(coverage)
     config.addinivalue_line(
         "markers", "lua(source=None, **options): what the fixture lua_server serves"
     )

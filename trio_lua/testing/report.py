@@ -96,9 +96,10 @@ class Report:
         return known
 
     def _find(self, chunk: str) -> str:
-        for name, code in [*self._lua.sources.items(), *self._runtime.sources().items()]:
+        inline = {name: code.code or "" for name, code in self._runtime.inline_code().items()}
+        for name, text in {**inline, **self._lua.sources}.items():
             if name[:_NAME_SIZE] == chunk:
-                return code
+                return text
         for folder in ("", self._runtime.config.prefix):
             try:
                 return Path(os.path.join(folder, chunk)).read_text("utf-8", "replace")

@@ -26,6 +26,7 @@ from trio_lua.server.worker import Worker
 from trio_lua.shm.shared_dict import SharedDict
 from trio_lua.testing.client import Client, Response
 from trio_lua.testing.clock import LuaClock
+from trio_lua.testing.coverage import watching
 from trio_lua.testing.log import LogRecords
 from trio_lua.testing.network import LuaNetwork
 from trio_lua.testing.report import Report
@@ -296,19 +297,21 @@ async def open_server(
             epoch=epoch,
             network=None if network is None else network.bound(nursery),
         )
-        await nursery.start(worker.run, [])
-        async with trio.open_nursery() as clients:
-            server = LuaServer(worker, log, clients)
-            server.lua.watch()
-            try:
-                yield server
-                # what the test has begun and closed may need a turn to end
-                for _ in range(100):
-                    if not worker.connections:
-                        break
-                    await trio.testing.wait_all_tasks_blocked()
-                server.check_leaks(allowed=allow_leaks)
-            finally:
-                server.report.finish()
-            clients.cancel_scope.cancel()
+        # from init_by_lua* on
+        with watching(worker.runtime):
+            await nursery.start(worker.run, [])
+            async with trio.open_nursery() as clients:
+                server = LuaServer(worker, log, clients)
+                server.lua.watch()
+                try:
+                    yield server
+                    # what the test has begun and closed may need a turn to end
+                    for _ in range(100):
+                        if not worker.connections:
+                            break
+                        await trio.testing.wait_all_tasks_blocked()
+                    server.check_leaks(allowed=allow_leaks)
+                finally:
+                    server.report.finish()
+                clients.cancel_scope.cancel()
         nursery.cancel_scope.cancel()

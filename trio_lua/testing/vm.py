@@ -16,6 +16,7 @@ from trio_lua.debug import threads
 from trio_lua.errors import LuaError
 from trio_lua.lua.driver import Outcome
 from trio_lua.server.timers import Timers
+from trio_lua.testing.coverage import watching
 from trio_lua.testing.log import LogRecords
 from trio_lua.testing.network import LuaNetwork
 
@@ -201,11 +202,12 @@ async def open_lua(
         )
         try:
             async with runtime.sockets.running(), runtime.thread_pools.running():
-                timers = Timers(runtime, nursery)
-                nursery.start_soon(timers.run)
-                lua = Lua(runtime)
-                lua.watch()
-                yield lua
+                with watching(runtime):
+                    timers = Timers(runtime, nursery)
+                    nursery.start_soon(timers.run)
+                    lua = Lua(runtime)
+                    lua.watch()
+                    yield lua
                 timers.drop()
                 await timers.drained()
         finally:

@@ -15,7 +15,7 @@ import trio.testing
 
 from trio_lua.about import NGINX_VERSION
 from trio_lua.config.model import Listen
-from trio_lua.errors import TrioLuaError
+from trio_lua.errors import LuaError, TrioLuaError
 from trio_lua.net.dns import NOT_FOUND, unresolved
 from trio_lua.net.errors import SocketError
 from trio_lua.net.network import Address
@@ -187,6 +187,11 @@ class _Run:
         if self._has("user_files"):
             self._write_files()
         (self._folder / "html").mkdir(exist_ok=True)
+        index = self._folder / "html" / "index.html"
+        if not index.exists():
+            index.write_text(
+                "<html><head><title>It works!</title></head><body>It works!</body></html>"
+            )
         (self._folder / "logs").mkdir(exist_ok=True)
         network = _BlockNetwork()
         conf = self._folder / "conf" / "nginx.conf"
@@ -212,7 +217,7 @@ class _Run:
             cause = alone(error)
             if not self._has("must_die") or not isinstance(cause, TrioLuaError):
                 raise
-            self.log.log(1, str(cause).encode())
+            self.log.log(4 if isinstance(cause, LuaError) else 1, str(cause).encode())
             self._check_log()
         self._check_patterns("shutdown_error_log", "no_shutdown_error_log")
 
@@ -220,10 +225,10 @@ class _Run:
         """What Test::Nginx would make of the sections, in the same lines: blocks know their numbers."""
         lines = [""] * 14
         lines += [self._text("main_config"), "", "http {", "access_log off;", ""]
-        lines += ["", "default_type text/plain;", "keepalive_timeout 68;", ""]
+        lines += ["", "default_type text/plain;", "keepalive_timeout 68;", "", ""]
         lines += [self._text("http_config"), f"server {{ listen {_PORT};", ""]
         lines += [f"server_name '{self._text('server_name') or 'localhost'}';", ""]
-        lines += ["client_max_body_size 30M;", *[""] * 9, self._text("config")]
+        lines += ["client_max_body_size 30M;", *[""] * 8, self._text("config")]
         if self._file.root_location:
             lines += ["", "location / { root html; index index.html index.htm; }"]
         lines += ["}", "}", self._text("post_main_config"), "events {}", ""]
