@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_lua.http.pages import error_page, has_page, refresh_page, wants_padding
+from trio_lua.http.pages import error_page, has_page, wants_padding
 
 PADDING = b"<!-- a padding to disable MSIE and Chrome friendly error page -->\r\n" * 6
 
@@ -78,10 +78,3 @@ def test_padding_is_for_errors() -> None:
 def test_who_gets_padding(user_agent: bytes | None, expected: bool) -> None:
     assert wants_padding(user_agent, 1) is expected
     assert wants_padding(user_agent, -1) is False
-
-
-def test_refresh_page() -> None:
-    assert refresh_page(b'http://a/"x"?y') == (
-        b'<html><head><meta http-equiv="Refresh" content="0; URL=http://a/%22x%22?y">'
-        b"</head><body></body></html>\r\n"
-    )

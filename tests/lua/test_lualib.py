@@ -478,7 +478,8 @@ def test_process(process: tuple[VM, list[tuple[bytes, ...]]]) -> None:
         phase = "content"
         agent()
         rt.py.out(select(2, pcall(process.signal_graceful_exit)))
-        rt.process = { type = "worker", master_pid = 17, graceful_exit = function() rt.py.out("quit") end }
+        rt.process = { type = "worker", master_pid = 17 }
+        rt.py.graceful_exit = function() rt.py.out("quit") end
         process.signal_graceful_exit()
         rt.py.out(process.type(), tostring(process.get_master_pid()))
         """,

@@ -111,7 +111,9 @@ setmetatable(ngx, {
 })
 
 -- Modules of ours that are about requests or the event loop; they, too, load and then fail.
-local MODULES = { "ngx.location.stream", "ngx.req", "ngx.resp", "ngx.semaphore", "ngx.ssl", "resty.threadpool", "trio" }
+local MODULES = {
+    "ngx.location.stream", "ngx.process", "ngx.req", "ngx.resp", "ngx.semaphore", "ngx.ssl", "resty.threadpool", "trio",
+}
 
 for i = 1, #MODULES do
     local name = MODULES[i]

@@ -193,7 +193,6 @@ local CASELESS = {
         return rawget(t, (gsub(lower(key), "_", "-")))
     end,
 }
-rt.caseless_meta = CASELESS
 
 -- The table that get_headers returns, from a flat array: repeated names become arrays.
 local function headers_table(flat, n, max, raw)

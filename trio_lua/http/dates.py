@@ -1,7 +1,6 @@
 """HTTP dates as nginx writes and reads them.
 
-Writing happens for every response, so the text of the current second is kept. Reading is as
-forgiving as nginx's: week days are not looked at, months are told apart by the letters that
+Reading is as forgiving as nginx's: week days are not looked at, months are told apart by the letters that
 matter, and what follows the time of day is ignored.
 """
 
@@ -12,7 +11,7 @@ import re
 import time
 from datetime import date
 
-__all__ = ["format_cookie_date", "format_http_date", "http_date", "parse_http_date"]
+__all__ = ["format_http_date", "parse_http_date"]
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -26,30 +25,6 @@ def format_http_date(seconds: float) -> bytes:
         f"{_DAYS[t.tm_wday]}, {t.tm_mday:02d} {_MONTHS[t.tm_mon - 1]} {t.tm_year:4d} "
         f"{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} GMT"
     ).encode("ascii")
-
-
-def format_cookie_date(seconds: float) -> bytes:
-    """``Sun, 06-Nov-94 08:49:37 GMT``; the year has four digits after 2037."""
-    t = time.gmtime(seconds)
-    year = f"{t.tm_year}" if t.tm_year > 2037 else f"{t.tm_year % 100:02d}"
-    return (
-        f"{_DAYS[t.tm_wday]}, {t.tm_mday:02d}-{_MONTHS[t.tm_mon - 1]}-{year} "
-        f"{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} GMT"
-    ).encode("ascii")
-
-
-_second = -1
-_text = b""
-
-
-def http_date(now: float) -> bytes:
-    """The same as :func:`format_http_date`, remembering the last second asked for."""
-    global _second, _text
-    second = int(now)
-    if second != _second:
-        _text = format_http_date(second)
-        _second = second
-    return _text
 
 
 _clock = rb"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)"

@@ -7,9 +7,8 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from trio_lua.http.status import REASONS
-from trio_lua.http.uri import Escape, escape
 
-__all__ = ["error_page", "has_page", "refresh_page", "wants_padding"]
+__all__ = ["error_page", "has_page", "wants_padding"]
 
 # Titles that differ from the reason on the status line.
 _OTHER_TITLES = {302: "Found", 401: "Authorization Required"}
@@ -81,12 +80,3 @@ def wants_padding(user_agent: bytes | None, minor: int) -> bool:
     if at >= 0 and at + 7 < len(user_agent):
         return True
     return b"Gecko/" not in user_agent and b"Chrome/" in user_agent
-
-
-def refresh_page(location: bytes) -> bytes:
-    """What ``msie_refresh`` sends instead of a redirect, with status 200."""
-    return (
-        b'<html><head><meta http-equiv="Refresh" content="0; URL='
-        + escape(location, Escape.REFRESH)
-        + b'"></head><body></body></html>\r\n'
-    )

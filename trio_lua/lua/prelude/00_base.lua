@@ -8,7 +8,7 @@ local rt = ...
 
 local bit = require "bit"
 
-local S, error, band, concat = rt.S, error, bit.band, table.concat
+local S, error, band = rt.S, error, bit.band
 
 -- phase bit -> name in errors; API name -> phases that may call it (made by trio_lua.request.phase)
 local context_names = rt.context_names or {}
@@ -48,21 +48,6 @@ function rt.request()
         error("API disabled in the current context", 3)
     end
     return r
-end
-
--- Text in tracebacks below the user's first frame belongs to this package: cut it off.
-local find, sub, gmatch = string.find, string.sub, string.gmatch
-function rt.clean_traceback(trace)
-    local lines, n, keep = {}, 0, 0
-    for line in gmatch(trace, "[^\n]+") do
-        n = n + 1
-        lines[n] = line
-        if not find(line, "^\t=?ngx/") and line ~= "\t[C]: in function 'xpcall'"
-            and line ~= "\t[C]: in function 'pcall'" and not find(line, "in function <ngx/", 1, true) then
-            keep = n
-        end
-    end
-    return concat(lines, "\n", 1, keep)
 end
 
 -- As luaL_error does: nil, booleans and numbers are words in messages.
