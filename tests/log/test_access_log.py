@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -86,9 +87,14 @@ def test_write_once(tmp_path: Path) -> None:
         AccessLog.write_once(str(tmp_path / "no" / "host.log"), b"x")
 
 
-def test_syslog_is_refused() -> None:
-    with pytest.raises(ConfigError, match="syslog"):
-        AccessLog("syslog:server=x")
+def test_syslog() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        log = AccessLog(f"syslog:server=127.0.0.1:{server.getsockname()[1]}")
+        log.write(b"GET /")
+        log.reopen()
+        log.close()
+        assert server.recv(1000).endswith(b" nginx: GET /")
 
 
 def test_disk_full_is_silent(tmp_path: Path) -> None:

@@ -190,7 +190,8 @@ def test_logs_share_one_descriptor_per_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "level", "message"),
     [
-        ("syslog:server=x", "error", '"error_log" to "syslog:" is not supported'),
+        ("syslog:tag=x", "error", "no syslog server specified"),
+        ("memory:32m", "error", '"error_log" to "memory:" is not supported'),
         ("memory:32m", "debug", '"error_log" to "memory:" is not supported'),
         ("x.log", "loud", 'invalid log level "loud"'),
         ("no/such/x.log", "error", r"failed \(2: No such file or directory\)"),

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from trio_lua.errors import ConfigError
 from trio_lua.log.files import LogFile, LogFiles, resolve
+from trio_lua.log.syslog import PREFIX, Syslog
 
 __all__ = ["COMBINED", "AccessLog", "escape_default", "escape_json", "escape_none", "escaper"]
 
@@ -80,27 +81,34 @@ class AccessLog:
     """An access log of a fixed path.
 
     Args:
-        path: A file, ``"/dev/stdout"`` or ``"/dev/stderr"``; relative paths lie under ``prefix``.
+        path: A file, ``"syslog:server=..."``, ``"/dev/stdout"`` or ``"/dev/stderr"``; relative paths lie under ``prefix``.
         prefix: The server's prefix directory.
         files: Where files are opened and shared with other logs; by default an own set.
 
     Raises:
-        ConfigError: The file cannot be opened, or this kind of log is not supported.
+        ConfigError: The file cannot be opened, or the syslog server is not known.
     """
 
-    __slots__ = ("_file", "_files", "_own", "path")
+    __slots__ = ("_file", "_files", "_own", "_syslog", "path")
 
     def __init__(self, path: str, *, prefix: str = "", files: LogFiles | None = None) -> None:
-        if path.startswith("syslog:"):
-            raise ConfigError('"access_log" to "syslog:" is not supported, use a file')
-        self.path = resolve(path, prefix)
+        self._syslog: Syslog | None = None
         self._own = files is None
         self._files = LogFiles() if files is None else files
-        self._file: LogFile = self._files.open(self.path)
+        if path.startswith(PREFIX):
+            self.path = path
+            self._syslog = Syslog(path.removeprefix(PREFIX))
+            self._file: LogFile | None = None
+        else:
+            self.path = resolve(path, prefix)
+            self._file = self._files.open(self.path)
 
     def write(self, line: bytes) -> None:
         """Append a line, given without its line feed."""
-        self._file.write(line + b"\n")
+        if self._file is not None:
+            self._file.write(line + b"\n")
+        elif self._syslog is not None:
+            self._syslog.write(line)
 
     def reopen(self) -> None:
         """Open the file again by name.
@@ -108,10 +116,13 @@ class AccessLog:
         Raises:
             OSError: It cannot be opened; the old one stays in use.
         """
-        self._file.reopen()
+        if self._file is not None:
+            self._file.reopen()
 
     def close(self) -> None:
         """Close the file, unless its set was handed in."""
+        if self._syslog is not None:
+            self._syslog.close()
         if self._own:
             self._files.close()
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from trio_lua.errors import ConfigError
 from trio_lua.log.files import STDERR, LogFile, LogFiles, resolve
+from trio_lua.log.syslog import PREFIX, Syslog
 
 if TYPE_CHECKING:
     import logging
@@ -96,6 +97,7 @@ class ErrorLog:
         "_second",
         "_sinks",
         "_stderr",
+        "_syslogs",
         "console",
         "level",
     )
@@ -118,6 +120,7 @@ class ErrorLog:
         self._second = -1
         self._heads: dict[tuple[int, int], bytes] = {}
         self._sinks: tuple[tuple[int, LogFile], ...] = ()
+        self._syslogs: tuple[tuple[int, Syslog], ...] = ()
         self._stderr = False
         self.console = console
         self.level = 0
@@ -137,7 +140,7 @@ class ErrorLog:
     ) -> ErrorLog:
         """The log of several ``error_log`` directives, given as (file, level).
 
-        Without any it is ``default`` at level ``error``.
+        Without any file among them ``default`` is one, at level ``error``.
         """
         wanted = list(logs) or [(default, "error")]
         (path, level), *others = wanted
@@ -152,6 +155,8 @@ class ErrorLog:
         )
         for path, level in others:
             log.add(path, level, prefix=prefix)
+        if not log._sinks:
+            log.add(default, prefix=prefix)
         return log
 
     def add(self, path: str, level: str = "error", *, prefix: str = "") -> None:
@@ -163,12 +168,14 @@ class ErrorLog:
         number = LEVELS.get(level)
         if number is None:
             raise ConfigError(f'invalid log level "{level}"')
-        for kind in ("syslog:", "memory:"):
-            if path.startswith(kind):
-                raise ConfigError(f'"error_log" to "{kind}" is not supported, use a file or stderr')
+        self.level = max(self.level, number)
+        if path.startswith(PREFIX):
+            self._syslogs = (*self._syslogs, (number, Syslog(path.removeprefix(PREFIX))))
+            return
+        if path.startswith("memory:"):
+            raise ConfigError('"error_log" to "memory:" is not supported, use a file or stderr')
         file = self._files.open(resolve(path or STDERR, prefix))
         self._sinks = (*self._sinks, (number, file))
-        self.level = max(self.level, number)
 
     def log(self, level: int, message: bytes, connection: int = 0) -> None:
         """Write a message to every sink that takes the level."""
@@ -195,6 +202,9 @@ class ErrorLog:
             if level <= limit:
                 file.write(line)
                 on_stderr = on_stderr or file.fd == 2
+        for limit, syslog in self._syslogs:
+            if level <= limit:
+                syslog.write(line[:-1], max(0, level - 1))
         if self.console is not None and level <= WARN and not on_stderr:
             try:
                 os.write(2, b"%b[%b] %b\n" % (self.console, NAMES[level].encode(), message))
@@ -203,7 +213,7 @@ class ErrorLog:
 
     def take_stderr(self) -> None:
         """Send what anybody writes to the standard error stream to the first file, from now on."""
-        if any(file.fd == 2 for _, file in self._sinks):
+        if not self._sinks or any(file.fd == 2 for _, file in self._sinks):
             return
         self._stderr = True
         os.dup2(self._sinks[0][1].fd, 2)
@@ -223,6 +233,8 @@ class ErrorLog:
 
     def close(self) -> None:
         """Close the files, unless they were handed in."""
+        for _, syslog in self._syslogs:
+            syslog.close()
         if self._own:
             self._files.close()
 

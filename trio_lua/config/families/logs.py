@@ -28,7 +28,7 @@ _DEBUG_LEVELS = (
 def error_log(use: Use) -> ErrorLog:
     """The value of an ``error_log`` directive."""
     target, *levels = use.args
-    if target.startswith(("syslog:", "memory:")):
+    if target.startswith("memory:"):
         raise use.error(f'"{target}" in "error_log" directive is not supported yet')
     level = ""
     for name in levels:
@@ -74,8 +74,6 @@ def _access_log(use: Use) -> None:
             raise use.error(f'invalid parameter "{use.args[1]}"')
         values["access_logs"] = ()
         return
-    if use.args[0].startswith("syslog:"):
-        raise use.error('"syslog:" in "access_log" directive is not supported yet')
     path = use.template(0)
     name = use.args[1] if len(use.args) > 1 else "combined"
     formats = use.build.log_formats
