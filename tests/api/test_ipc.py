@@ -71,6 +71,14 @@ class Worker:
                     return
                 await trio.sleep(0.01)
 
+    async def closed(self) -> None:
+        """Wait until the worker has stopped."""
+        for _ in range(1000):
+            if self.running.worker.closed:
+                return
+            await trio.sleep(0.01)
+        raise AssertionError("it still runs")
+
 
 @pytest.fixture
 def alone(serve: Serve) -> Callable[..., Any]:
@@ -339,11 +347,11 @@ async def test_handlers_are_not_without_number(alone: Callable[..., Any]) -> Non
         end)
     """
     async with alone(init=INIT + init) as worker:
-        for _ in range(3):
+        for _ in range(2):
             await worker.run("""
-                for i = 1, 5000 do assert(ipc.send(ngx.worker.pid(), "slow", ("x"):rep(100))) end
+                for i = 1, 3000 do assert(ipc.send(ngx.worker.pid(), "slow", ("x"):rep(100))) end
             """)
-        await worker.until("return all", "15000")
+        await worker.until("return all", "6000")
         most = int(await worker.run("return most"))
         # the rest of a message is not held back
         assert most < MAX_RUNNING + 61440 / 114
@@ -454,9 +462,42 @@ async def test_quitting(alone: Callable[..., Any]) -> None:
         await worker.run('ipc.send(ngx.worker.pid(), "slow")')
         await trio.testing.wait_all_tasks_blocked()
         worker.running.worker.quit()
-        await trio.sleep(0.06)
-        assert worker.running.worker.closed
+        await worker.closed()
         assert "ended" in worker.running.log.text()
+
+
+async def test_nothing_new_begins_at_the_end(pair: Callable[..., Any]) -> None:
+    """A stream of alerts does not keep a worker that quits, but answers come, and so do last timers."""
+    init = """
+        ipc.receive("stream", function() ngx.sleep(0.01) ipc.broadcast("stream") end)
+        ipc.receive("echo", function(data) ngx.sleep(0.05) ipc.reply("echo", data) end)
+        ipc.receive("last", function()
+            ngx.log(ngx.ERR, "answer: ", (ipc.request(100, "echo", "yes")))
+            ngx.timer.at(0, function() ngx.log(ngx.ERR, "timer") end)
+        end)
+    """
+    async with pair(init=INIT + init) as (a, b):
+        await a.run('ipc.send(101, "last") ipc.send(101, "stream")')
+        await trio.sleep(0.02)
+        b.running.worker.quit()
+        await b.closed()
+        assert "answer: yes" in b.running.log.text()
+        assert "timer" in b.running.log.text()
+        assert "left" not in b.running.log.text()
+        # the other one goes on for ever
+        await a.run('ipc.receive("stream", nil)')
+        await trio.sleep(0.02)
+
+
+async def test_in_init_worker_that_may_wait(serve: Serve) -> None:
+    """Handlers that are registered before the first wait are there."""
+    init = """
+        local ipc = require "ngx.ipc"
+        ipc.receive("echo", function(data) ngx.sleep(0) ipc.reply("echo", data) end)
+        package.loaded.answer = ipc.request({ id = 0 }, "echo", "yes")
+    """
+    async with serve(config(init, "lua_strict_phases off;")) as running:
+        assert await Worker(running).run('return require "answer"') == "yes"
 
 
 async def test_last_words(serve: Serve, mesh: Mesh) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from trio_lua.errors import TrioLuaError
 from trio_lua.ipc.endpoint import Endpoint
 from trio_lua.ipc.frame import MAX_MESSAGE
 from trio_lua.ipc.mesh import Mesh
@@ -232,6 +234,39 @@ async def test_a_replacement_knows_what_its_predecessor_was_told(mesh: Mesh, sta
     await trio.testing.wait_all_tasks_blocked()
     # two endpoints, each with an inbox and the ways to four
     assert len(os.listdir("/proc/self/fd")) == before + 2 * 5
+
+
+async def test_the_system_has_no_memory_for_a_moment(
+    start: Start, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    a, b = start(0), start(1)
+    link = a.endpoint._links[1]
+    real = link.writer
+    assert real is not None
+    failures = 3
+
+    class Short:
+        def sendmsg(self, pieces: list[bytes]) -> int:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise OSError(errno.ENOBUFS, "No buffer space available")
+            assert real is not None
+            return real.sendmsg(pieces)
+
+        def close(self) -> None:
+            real.close()
+
+    monkeypatch.setattr(link, "writer", Short())
+    assert a.endpoint.send(1, b"one") == 3
+    assert a.endpoint.send(1, b"two") == 6
+    assert await b.receive(2) == [(0, b"one"), (0, b"two")]
+
+
+def test_buffers_that_are_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trio_lua.ipc.mesh._BUFFER", 4096)
+    with pytest.raises(TrioLuaError, match="wmem_max"):
+        Mesh(1)
 
 
 def test_the_worker_closes_what_is_not_its_own() -> None:

@@ -442,6 +442,11 @@ function _M.receive(name, f)
     return true
 end
 
+--- The worker ends: whatever comes now is dropped, but for answers that somebody waits for.
+function rt.export.ipc_stop()
+    handlers = {}
+end
+
 -- The message that is being taken apart: where it is, how far, how long; who has sent it; when.
 local base, position, limit, from_slot, from_pid, now
 

@@ -66,6 +66,7 @@ class Alerts:
         self._deliver = export("ipc_deliver")
         self._next = export("ipc_next")
         self._lua_drained = export("ipc_drained")
+        self._stop = export("ipc_stop")
         self.post = export("ipc_post")
         self.expect = export("ipc_expect")
         self.forget = export("ipc_forget")
@@ -175,8 +176,9 @@ class Alerts:
         self._fewer.unpark_all()
 
     async def finish(self, linger: float) -> None:
-        """Wait until no handler runs, and for some seconds until what was sent is on its way."""
+        """Take no more alerts; wait until no handler runs, and for some seconds until what was sent is on its way."""
         assert self.endpoint is not None
+        self._stop()
         while self._running > sum(len(inbox) for inbox in self.inboxes.values()):
             await self._fewer.park()
         with trio.move_on_after(linger):

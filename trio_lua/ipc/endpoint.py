@@ -11,6 +11,7 @@ endpoint of its own (:meth:`Endpoint.alone`) does.
 from __future__ import annotations
 
 import array
+import errno
 import os
 import socket
 from collections import deque
@@ -26,6 +27,12 @@ __all__ = ["Deliver", "Endpoint"]
 
 #: Datagrams received or sent before others have their turn.
 _BATCH = 16
+
+#: Errors that pass: no room, no memory (what a full inbox is on macOS).
+_LATER = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM)
+
+#: How long to wait where nothing tells when to go on, in seconds.
+_PAUSE = 0.01
 
 #: Parts of a large message that are sent at once.
 _PARTS = 4
@@ -126,10 +133,9 @@ class Endpoint:
                 try:
                     link.writer.sendmsg(pieces)
                     return 0
-                except BlockingIOError:
-                    pass
-                except OSError:
-                    return 0
+                except OSError as error:
+                    if error.errno not in _LATER:
+                        return 0
             link.queue.append((incarnation, bytes(message)))
             self._write_soon(link)
         link.waiting += size
@@ -176,8 +182,11 @@ class Endpoint:
                 return True
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(link.writer)
-            except OSError:
-                break
+            except OSError as error:
+                if error.errno not in _LATER:
+                    break
+                # nothing tells when there is memory again
+                await trio.sleep(_PAUSE)
         return False
 
     async def flushed(self) -> None:

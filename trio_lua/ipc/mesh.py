@@ -20,6 +20,7 @@ were there before of new inboxes; it belongs behind a reload's forks and into th
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -47,6 +48,11 @@ def _inbox() -> tuple[socket.socket, socket.socket]:
         end.setblocking(False)
     writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+    room = writer.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    if room < 2 * MAX_DATAGRAM:
+        reader.close()
+        writer.close()
+        raise OSError(errno.ENOBUFS, f"the system allows it {room} bytes (net.core.wmem_max)")
     return reader, writer
 
 

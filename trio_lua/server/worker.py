@@ -490,6 +490,8 @@ class Worker:
                     await self._drained.wait()
                 await self._timers.drained()
                 await alerts.drained()
+                # those that the last handlers have made
+                await self._timers.drained()
                 outer.cancel_scope.cancel()
         finally:
             self._guard.stop()
