@@ -46,6 +46,7 @@ class Case:
         body: A body to be posted; None for GET.
         plain: Whether a server that knows no HTTP can take part.
         lua: Whether only servers that run Lua can take part.
+        peer: What its handlers talk to (:mod:`benchmarks.peers`); empty for nobody.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Case:
     body: bytes | None = None
     plain: bool = False
     lua: bool = False
+    peer: str = ""
 
     def request(self, host: str) -> bytes:
         """The request on the wire."""
@@ -106,6 +108,25 @@ BURSTS = (
         "/thread",
         lua=True,
         connections=1,
+    ),
+    Burst("redis", "GET from redis, pooled", "/redis", lua=True, peer="redis"),
+    Burst(
+        "bulk",
+        "64 MB through a cosocket",
+        "/bulk",
+        lua=True,
+        peer="peer",
+        connections=1,
+        seconds=5,
+    ),
+    Burst(
+        "upstreams",
+        "1,000 upstream connections, each answers after 50 ms",
+        "/upstream",
+        lua=True,
+        peer="peer",
+        connections=1000,
+        seconds=3,
     ),
     Burst("sleep", "1,000 connections, each sleeps 50 ms", "/sleep", connections=1000, seconds=3),
 )

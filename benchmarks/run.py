@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from benchmarks import machine
+from benchmarks import machine, peers
 from benchmarks.cases import CASES, Burst, Case, Hold
 from benchmarks.holding import holding
 from benchmarks.processes import Running, running
@@ -61,9 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             servers.append(server)
     try:
-        bursts = [case for case in options.cases if isinstance(case, Burst)]
+        bursts = [
+            case
+            for case in options.cases
+            if isinstance(case, Burst) and not _lacks_peer(case, report)
+        ]
         if bursts:
-            _run_bursts(servers, bursts, options, report)
+            with peers.opened(case.peer for case in bursts if case.peer):
+                _run_bursts(servers, bursts, options, report)
         for case in options.cases:
             if isinstance(case, Hold):
                 count = min(case.connections, limit - _OTHER_FILES)
@@ -155,6 +160,14 @@ def _run_bursts(
                 if process.server.takes_part(case) and _checked(process, case, report)
             ]
             _run_case(ready, case, Wrk(case, folder), options, report)
+
+
+def _lacks_peer(case: Case, report: Report) -> bool:
+    lacking = peers.missing(case.peer)
+    if lacking:
+        report.skipped[case.name] = f"not installed: {lacking}"
+        _say(f"{case.name}: skipped, not installed: {lacking}")
+    return bool(lacking)
 
 
 def _checked(process: Running, case: Case, report: Report) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks import peers
 from benchmarks.cases import BODY, LARGE, SUSPEND
 
 __all__ = ["conf"]
@@ -80,6 +81,41 @@ http {{
                 ngx.say("{_HELLO}")
             }}
         }}
+        location /redis {{
+            content_by_lua_block {{
+                local sock = ngx.socket.tcp()
+                assert(sock:connect("127.0.0.1", REDIS))
+                assert(sock:send("*2\\r\\n$3\\r\\nGET\\r\\n${len(peers.KEY)}\\r\\n{peers.KEY}\\r\\n"))
+                local size = tonumber(assert(sock:receive()):match("^%$(%d+)"))
+                local value = assert(sock:receive(size))
+                assert(sock:receive(2))
+                assert(sock:setkeepalive(60000, 100))
+                ngx.say(value)
+            }}
+        }}
+        location /bulk {{
+            content_by_lua_block {{
+                local sock = ngx.socket.tcp()
+                assert(sock:connect("127.0.0.1", PEER))
+                assert(sock:send("bulk\\n"))
+                local left = {peers.BULK}
+                while left > 0 do
+                    left = left - #assert(sock:receiveany(65536))
+                end
+                assert(sock:setkeepalive(60000, 100))
+                ngx.say("{_HELLO}")
+            }}
+        }}
+        location /upstream {{
+            content_by_lua_block {{
+                local sock = ngx.socket.tcp()
+                assert(sock:connect("127.0.0.1", PEER))
+                assert(sock:send("wait\\n"))
+                assert(sock:receive() == "done")
+                assert(sock:setkeepalive(60000, 1000))
+                ngx.say("{_HELLO}")
+            }}
+        }}
         location /sleep {{
             content_by_lua_block {{
                 ngx.sleep(0.05)
@@ -99,4 +135,6 @@ http {{
 
 def conf(port: int, main: str = "") -> str:
     """The configuration; ``main`` goes before its blocks."""
-    return main + _CONF.replace("PORT", str(port))
+    conf = _CONF.replace("PORT", str(port))
+    conf = conf.replace("REDIS", str(peers.port("redis"))).replace("PEER", str(peers.port("peer")))
+    return main + conf
