@@ -75,7 +75,7 @@ SIMPLE = words("""
 /rw/last/a /rw/last/a?old=2 /rw/noargs/a?old=2 /rw/break/x /rw/301 /rw/301?a=b /rw/302 /rw/302?a=b /rw/loop
 /rw/z?x=1 /rw/z?y=5
 /ret200 /ret204 /ret301 /ret302 /ret404 /ret418 /ret444 /ret_html
-/ep/missing /ep/forbidden /ep/throws /ep/gone /ep/pay /ep/status /ep/status_only /ep/405 /rec/x /nonrec /ep_static
+/ep/missing /ep/forbidden /ep/throws /ep/gone /ep/pay /ep/status /ep/status_only /ep/405 /rec/x /nonrec /nonrec_rec /ep_static
 /ep_filter
 /deny /any /any?ok=1 /any_401 /any_401?ok=1 /all /all?ok=1
 /a.txt /a.html /dir /dir/ /dir/first.html /none /none/ /index/ /index /files/ /files/a.txt /files/../a.txt /empty.txt

@@ -122,7 +122,8 @@ class Responses:
             request.connection.abort()
             return DONE
         settings = request.plan.settings
-        if code >= 300 and (not request.error_page or settings.recursive_error_pages):
+        if code >= 300 and request.error_pages and settings.error_pages:
+            request.error_pages = settings.recursive_error_pages
             error_page = special.find(settings.error_pages, code)
             if error_page is not None:
                 return self._error_page(request, code, error_page)

@@ -33,6 +33,8 @@ class Request:
         inline: Whether it runs in the task that received it (see :mod:`trio_lua.lua.driver`).
         target_uri: The path it came with, decoded.
         started: Which of its location's handlers has run already (counted from 0) and what that returned.
+        error_page: Whether it has come to an ``error_page``.
+        error_pages: Whether it may come to one (again).
         keepalive: Whether the connection can serve another request after this one.
         files: Temporary files that go when it ends.
         nursery: Where its child tasks run (see :class:`trio_lua.lua.driver.Owner`); not set before the first.
@@ -45,6 +47,7 @@ class Request:
         "coder",
         "connection",
         "error_page",
+        "error_pages",
         "files",
         "host",
         "id",
@@ -83,6 +86,7 @@ class Request:
         self.inline = True
         self.keepalive = False
         self.error_page = False
+        self.error_pages = True
         self.rewritten = False
         self.below_alias = False
         self.uri_changes = 0
