@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from serving import nginx
+
+from trio_lua.server.connection import Connection
 
 Serve = Callable[..., Any]
 
@@ -84,3 +87,26 @@ async def test_status_in_http_0_9(serve: Serve) -> None:
         client = await running.connect()
         await client.send(b"GET /\r\n")
         assert await client.rest() == b"9"
+
+
+@pytest.mark.parametrize(("postpone", "writes"), [(1, 3), (1460, 1)])
+async def test_a_long_head_does_not_wait_for_the_body(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, postpone: int, writes: int
+) -> None:
+    conf = nginx(
+        f"location / {{ postpone_output {postpone}; content_by_lua_block {{ ngx.say(1) }} }}"
+    )
+    sent: list[bytes] = []
+    write = Connection.write
+
+    def recorded(self: Connection, data: bytes) -> int:
+        if data:
+            sent.append(data)
+        return write(self, data)
+
+    monkeypatch.setattr(Connection, "write", recorded)
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/"))[2] == b"1\n"
+    assert len(sent) == writes
+    assert sent[0].endswith(b"\r\n\r\n")

@@ -153,6 +153,11 @@ local function begin_output(r)
         if not send_header(r) then
             return "nginx output filter error"
         end
+        -- a head beyond postpone_output does not wait for what follows
+        local out = r.out
+        if out and #out >= (r.loc.postpone_output or 1460) then
+            push(r)
+        end
     end
     if r.broken or r.pending_special then
         return "nginx output filter error"
@@ -337,10 +342,12 @@ function ngx.eof()
     end
     finish(r)
     r.eof = true
+    if not r.broken and not r.pending_special then
+        push(r)
+    end
     if r.broken or r.pending_special then
         return nil, "nginx output filter error"
     end
-    push(r)
     return 1
 end
 
