@@ -16,6 +16,7 @@ from threadpools import conf, fifo, said, serve
 
 from trio_lua.api.threadpool import PoolHandle
 from trio_lua.errors import LuaError
+from trio_lua.lua.vm import LUALIB
 from trio_lua.server.worker import Worker
 from trio_lua.threads.pool import QueueFull
 
@@ -209,6 +210,24 @@ async def test_nothing_of_a_request_can_be_set(
         serve, conf(f'ngx.say(select(2, pcall(tp.run, "p", function() {name} = 1 end)))')
     )
     assert "is not available in a thread pool" in lines[0]
+
+
+async def test_all_modules_of_ours_can_be_required(
+    serve: Callable[..., Any], conf: Callable[..., Any]
+) -> None:
+    """Whoever needs one of their functions only perhaps keeps it in a local when loading."""
+    names = [
+        path.relative_to(LUALIB).with_suffix("").as_posix().replace("/", ".")
+        for path in LUALIB.rglob("*.lua")
+    ]
+    code = """
+        local names = "NAMES"
+        ngx.say(tp.run("p", function()
+            for name in names:gmatch("%S+") do require(name) end
+            return "all"
+        end))
+    """
+    assert await said(serve, conf(code.replace("NAMES", " ".join(names)))) == ["all"]
 
 
 async def test_modules_about_the_event_loop_fail_when_they_are_used(
