@@ -507,8 +507,24 @@ async def test_errors_for_python(worker: Worker, tmp_path: Path) -> None:
         await pool.run("local t = {} t.t = t return t")
     with pytest.raises(FileNotFoundError):
         await pool.run(tmp_path / "nothing.lua")
+    with pytest.raises(TypeError, match="object cannot be passed to Lua"):
+        await pool.run("return 1", [object()])
+    with pytest.raises(ValueError, match="is no Lua number"):
+        await pool.run("return 1", 2**60)
+    assert pool.stats().vms == 1, "the VM is as good as before"
     with pytest.raises(KeyError, match='thread pool "q" not found'):
         worker.runtime.thread_pools["q"]
+
+
+async def test_arguments_that_do_not_fit(conf: Callable[..., Any], nursery: trio.Nursery) -> None:
+    config = conf("", pools="thread_pool p threads=1 max_memory=32m;")
+    worker = Worker(config, error_log=MemoryLog())
+    await nursery.start(worker.run, [])
+    pool = worker.runtime.thread_pools["p"]
+    for large in (b"x" * 40_000_000, ["x" * 1000] * 40_000, {i: i for i in range(400_000)}):
+        with pytest.raises(LuaError, match="not enough memory"):
+            await pool.run("return 1", large)
+    assert await pool.run("return #...", b"x" * 1_000_000) == 1_000_000
 
 
 async def test_a_full_queue_for_python(worker: Worker, fifo: str, nursery: trio.Nursery) -> None:

@@ -66,7 +66,9 @@ class PoolHandle:
             What the code returns: None, one value, or a tuple. Strings are bytes, tables lists or dicts.
 
         Raises:
-            LuaError: The code failed.
+            LuaError: The code failed, or returns something else.
+            TypeError: An argument is something else.
+            ValueError: It is a number or a text that Lua cannot have.
             OSError: The file cannot be read.
             TaskError: It could not be run; :class:`~trio_lua.threads.pool.QueueFull` if too many tasks wait.
         """

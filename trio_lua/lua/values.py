@@ -21,10 +21,10 @@ from typing import Any
 
 from trio_lua.lua.vm import VM, is_table
 
-__all__ = ["from_lua", "to_lua"]
+__all__ = ["MAX_DEPTH", "from_lua", "to_lua"]
 
 #: Values as deep as this are taken for endless.
-_MAX_DEPTH = 100
+MAX_DEPTH = 100
 
 #: From here on not every integer is a Lua number.
 _MAX_INTEGER = 2**53
@@ -51,7 +51,7 @@ def from_lua(vm: VM, value: Any, *, text: bool = False, depth: int = 0) -> Any:
         if vm.is_null(value):
             return None
         raise TypeError("only nil, booleans, numbers, strings and tables of them can be passed")
-    if depth == _MAX_DEPTH:
+    if depth == MAX_DEPTH:
         raise TypeError("a table contains itself, or is nested too deeply")
     items = {
         from_lua(vm, key, text=text, depth=depth + 1): from_lua(
@@ -91,7 +91,7 @@ def to_lua(vm: VM, value: Any, *, depth: int = 0) -> Any:
         return float(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
-    if depth == _MAX_DEPTH:
+    if depth == MAX_DEPTH:
         raise TypeError("a value contains itself, or is nested too deeply")
     if isinstance(value, (list, tuple)):
         return vm.table(enumerate([to_lua(vm, item, depth=depth + 1) for item in value], 1))

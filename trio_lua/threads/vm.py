@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trio_lua.errors import LuaError
-from trio_lua.lua.values import from_lua, to_lua
+from trio_lua.lua.values import MAX_DEPTH, from_lua, to_lua
 from trio_lua.lua.vm import LIBRARY, VM
 from trio_lua.threads.pool import Stretch
 
@@ -110,7 +110,7 @@ class ThreadVM:
     def call(self, module: bytes, function: bytes, message: Message) -> Stretch:
         """Call a module's function; the result is a message that begins with true or false."""
         try:
-            self._check_room(message)
+            self._check_room(sum(map(len, message)))
             result = self._call(module, function, *message)
         except Exception as error:
             return Stretch((Outcome.BROKEN, _text(error)), broken=True)
@@ -120,23 +120,33 @@ class ThreadVM:
         )
 
     def run(self, source: bytes, chunk_name: bytes, args: tuple[Any, ...]) -> Stretch:
-        """Run Lua code for Python: the result is a tuple of values, or a :class:`LuaError`."""
+        """Run Lua code for Python: the result is a tuple of values, or the exception to raise.
+
+        Data crosses as :mod:`trio_lua.lua.values` says.
+        """
         vm = self._vm
         assert vm is not None
         try:
-            result = self._run_source(source, chunk_name, *[to_lua(vm, arg) for arg in args])
+            self._check_room(_size(args))
+            given = [to_lua(vm, arg) for arg in args]
+        except MemoryError:
+            return Stretch(LuaError(_OUT_OF_MEMORY.decode()))
+        except (TypeError, ValueError) as error:
+            return Stretch(error)
+        try:
+            result = self._run_source(source, chunk_name, *given)
             ok, *values = result if isinstance(result, tuple) else (result,)
             if ok:
                 return Stretch(tuple(from_lua(vm, value) for value in values))
             message, trace = values[0], values[1]
-            error = LuaError(message.decode("utf-8", "replace"), trace.decode("utf-8", "replace"))
-            return Stretch(error, broken=self._max_memory is not None)
+            failure = LuaError(message.decode("utf-8", "replace"), trace.decode("utf-8", "replace"))
+            return Stretch(failure, broken=self._max_memory is not None)
         except Exception as error:
             return Stretch(LuaError(_text(error).decode("utf-8", "replace")), broken=True)
 
     def _stretch(self, function: Callable[..., Any], message: Message) -> Stretch:
         try:
-            self._check_room(message)
+            self._check_room(sum(map(len, message)))
             result = function(*message)
         except Exception as error:
             return Stretch((Outcome.BROKEN, _text(error)), broken=True)
@@ -147,11 +157,11 @@ class ThreadVM:
             broken=result[0] == Outcome.FAILED and self._max_memory is not None,
         )
 
-    def _check_room(self, message: Message) -> None:
+    def _check_room(self, size: int) -> None:
         """Refuse what does not fit: Lua would end the process."""
         if self._max_memory is not None:
             assert self._vm is not None
-            need = 2 * sum(map(len, message)) + 65536
+            need = 2 * size + 65536
             if self._vm.memory_used + need > self._max_memory:
                 raise MemoryError
 
@@ -192,3 +202,17 @@ def _text(error: Exception) -> bytes:
     if isinstance(error, MemoryError):
         return _OUT_OF_MEMORY
     return str(error).encode("utf-8", "replace")
+
+
+def _size(value: Any, depth: int = 0) -> int:
+    """About how many bytes a value takes in Lua."""
+    if isinstance(value, str):
+        return 64 + len(value.encode("utf-8", "replace"))
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return 64 + len(value)
+    if depth < MAX_DEPTH:
+        if isinstance(value, Mapping):
+            return 64 + sum(64 + _size(part, depth + 1) for item in value.items() for part in item)
+        if isinstance(value, (list, tuple)):
+            return 64 + sum(64 + _size(item, depth + 1) for item in value)
+    return 0
