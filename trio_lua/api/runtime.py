@@ -6,10 +6,11 @@ named as in the Lua files (``rt.export.NAME``), so that a search finds both halv
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import weakref
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from trio_lua.api import (
 from trio_lua.api import time as time_api
 from trio_lua.api.ipc import Alerts
 from trio_lua.api.modules import Modules
+from trio_lua.api.pipe import Pipes
 from trio_lua.api.place import Place
 from trio_lua.api.python import PythonFunctions
 from trio_lua.api.socket import Sockets
@@ -201,6 +203,8 @@ class Runtime:
         #: The cosockets of the VM.
         self.sockets = Sockets(table, network)
         self.datagrams = Datagrams(table, self.sockets)
+        #: The child processes of the VM.
+        self.pipes = Pipes(table)
         #: The handshakes of clients that Lua code decides about.
         self.handshakes = Handshakes(table, self.connections, self.sockets.pem)
         req_socket.install(table, self.connections)
@@ -333,6 +337,16 @@ class Runtime:
         if not http.lua_strict_phases:
             #: Runs the handlers that may wait only with ``lua_strict_phases off``; not there with ``on``.
             self.waiting = Waiting(self)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Hold what works in the background for the VM: idle connections, threads, child processes."""
+        async with (
+            self.sockets.running(),
+            self.thread_pools.running(),
+            self.pipes.children.running(),
+        ):
+            yield
 
     def set_place(self, place: Place) -> None:
         """Tell Lua code which process this is; without that it is a single one."""

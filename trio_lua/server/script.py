@@ -75,11 +75,7 @@ async def run_script(
             export("add_library")(_bytes(library))
         for index, argument in enumerate((name, *arguments)):
             export("add_argument")(index, _bytes(argument))
-        async with (
-            runtime.sockets.running(),
-            runtime.thread_pools.running(),
-            trio.open_nursery() as nursery,
-        ):
+        async with runtime.running(), trio.open_nursery() as nursery:
             timers = Timers(runtime, nursery)
             nursery.start_soon(timers.run)
             result = await runtime.driver.finish(

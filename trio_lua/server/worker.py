@@ -467,8 +467,7 @@ class Worker:
             ready = True
             async with (
                 self.runtime.modules.open(),
-                self.runtime.sockets.running(),
-                self.runtime.thread_pools.running(),
+                self.runtime.running(),
                 trio.open_nursery() as outer,
             ):
                 self._outer = outer

@@ -201,7 +201,7 @@ async def open_lua(
             network=None if network is None else network.bound(nursery),
         )
         try:
-            async with runtime.sockets.running(), runtime.thread_pools.running():
+            async with runtime.running():
                 with watching(runtime):
                     timers = Timers(runtime, nursery)
                     nursery.start_soon(timers.run)
