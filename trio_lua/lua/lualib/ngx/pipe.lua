@@ -9,7 +9,7 @@ local type, error, tonumber, tostring, ipairs, setmetatable, getmetatable
     = type, error, tonumber, tostring, ipairs, setmetatable, getmetatable
 local concat, floor, match, find = table.concat, math.floor, string.match, string.find
 local newproxy = newproxy
-local suspend, suspended, own, raw_log = rt.suspend, rt.suspended, rt.own_socket, rt.raw_log
+local suspend, suspended, own, raw_log = rt.suspend, rt.socket.suspended, rt.socket.own, rt.raw_log
 local band, yieldable, context_names = require("bit").band, rt.allowed["ngx.sleep"], rt.context_names
 
 local MAX_TIMEOUT = 0xffffffff
