@@ -136,6 +136,15 @@ async def test_broadcast(pair: Callable[..., Any]) -> None:
             await worker.until("return unpack(got)", "100:x")
 
 
+async def test_broadcast_of_much(pair: Callable[..., Any]) -> None:
+    init = 'ipc.receive("large", function(data) got[#got + 1] = #data .. data:sub(-3) end)'
+    async with pair(init=INIT + init) as (a, b):
+        code = 'ipc.broadcast("large", ("x"):rep(3000000) .. "end") ipc.broadcast("note", "after")'
+        await a.run(code)
+        for worker in (a, b):
+            await worker.until("return unpack(got)", "3000003end 100:after")
+
+
 async def test_reply_and_sender(pair: Callable[..., Any]) -> None:
     init = """
         ipc.receive("hello", function(data) ipc.reply("note", "hi, you said " .. data) end)

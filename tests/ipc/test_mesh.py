@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import random
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +30,7 @@ class Peer:
         self.open.set()
         self.changed = trio.Event()
 
-    def deliver(self, slot: int, _pid: int, message: memoryview | bytearray) -> None:
+    def deliver(self, slot: int, _pid: int, message: bytes | memoryview | mmap.mmap) -> None:
         self.got.append((slot, bytes(message)))
         self.changed.set()
 

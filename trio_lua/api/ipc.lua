@@ -13,7 +13,7 @@ local ffi = require "ffi"
 local band = require("bit").band
 
 local S, py, requests = rt.S, rt.py, rt.requests
-local type, tonumber, error, pairs, setmetatable = type, tonumber, error, pairs, setmetatable
+local type, tonumber, error, pairs, setmetatable, unpack = type, tonumber, error, pairs, setmetatable, unpack
 local cast, copy, str, floor = ffi.cast, ffi.copy, ffi.string, math.floor
 local start_thread, suspend, proceed, park, unpark = rt.start_thread, rt.suspend, rt.proceed, rt.park, rt.unpark
 local clock_add, clock_remove, at_release, release = rt.clock_add, rt.clock_remove, rt.at_release, rt.export.release
@@ -157,17 +157,29 @@ function rt.export.ipc_drained(slot, waiting)
     end
 end
 
+-- Send an alert that does not fit into a buffer to n links: Python makes one message for all of them.
+local function post_large(list, n, kind, number, name, data)
+    local slots = {}
+    for i = 1, n do
+        flush(list[i])
+        slots[i] = list[i].slot
+    end
+    local head = ffi.new("uint8_t[?]", HEAD)
+    local h = cast(alert_p, head)
+    h.size, h.number, h.kind, h.name = #data, number, kind, #name
+    local address = tonumber(cast("intptr_t", cast("const char *", data)))
+    local waiting = { py.ipc_send_large(str(head, HEAD) .. name, address, #data, unpack(slots)) }
+    for i = 1, n do
+        list[i].full = waiting[i] > LIMIT or list[i].full
+    end
+end
+
 local function post(link, kind, number, name, data)
     local size = HEAD + #name + #data
     if link.used + size > capacity then
         flush(link)
         if size > capacity then
-            local head = ffi.new("uint8_t[?]", HEAD)
-            local h = cast(alert_p, head)
-            h.size, h.number, h.kind, h.name = #data, number, kind, #name
-            local address = tonumber(cast("intptr_t", cast("const char *", data)))
-            link.full = py.ipc_send_large(link.slot, str(head, HEAD) .. name, address, #data) > LIMIT or link.full
-            return
+            return post_large({ link }, 1, kind, number, name, data)
         end
     end
     local p = link.p + link.used
@@ -269,14 +281,21 @@ local function broadcast(name, data)
             list[n] = link
         end
     end
-    local full, n_full = {}, 0
+    local open, n_open, full, n_full = {}, 0, {}, 0
     for i = 1, n do
-        local link = list[i]
-        if link.full then
+        if list[i].full then
             n_full = n_full + 1
-            full[n_full] = link
+            full[n_full] = list[i]
         else
-            post(link, ALERT, 0, name, data)
+            n_open = n_open + 1
+            open[n_open] = list[i]
+        end
+    end
+    if HEAD + #name + #data > capacity and n_open > 0 then
+        post_large(open, n_open, ALERT, 0, name, data)
+    else
+        for i = 1, n_open do
+            post(open[i], ALERT, 0, name, data)
         end
     end
     for i = 1, n_full do

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import math
+import mmap
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Union
 
 import trio
 
@@ -30,6 +31,15 @@ _ALERT, _REQUEST, _ANSWER = 0, 1, 2
 
 #: Handlers that run, and alerts that wait for Python code, when no more are received.
 MAX_RUNNING = 1024
+
+
+Message = Union[bytes, memoryview, mmap.mmap]
+
+
+def _address(message: Message) -> int:
+    if isinstance(message, bytes):
+        return ctypes.cast(ctypes.c_char_p(message), ctypes.c_void_p).value or 0
+    return ctypes.addressof(ctypes.c_char.from_buffer(message))
 
 
 class Alerts:
@@ -95,11 +105,11 @@ class Alerts:
         assert self.endpoint is not None
         return self.endpoint.send(slot, self._buffers[slot][:size])
 
-    def _send_large(self, slot: int, head: bytes, address: int, size: int) -> int:
+    def _send_large(self, head: bytes, address: int, size: int, *slots: int) -> tuple[int, ...]:
         """``rt.py.ipc_send_large``: the same for an alert that does not fit, whose data is a Lua string."""
         assert self.endpoint is not None
-        data = (ctypes.c_char * size).from_address(address)
-        return self.endpoint.send(slot, b"".join((head, data)))
+        message = b"".join((head, (ctypes.c_char * size).from_address(address)))
+        return tuple([self.endpoint.send(slot, message) for slot in slots])
 
     def _wake(self) -> None:
         """``rt.py.ipc_wake``: something is in a buffer that was not there."""
@@ -123,10 +133,9 @@ class Alerts:
         """
         assert self.endpoint is not None
 
-        def deliver(slot: int, pid: int, message: memoryview | bytearray) -> None:
+        def deliver(slot: int, pid: int, message: Message) -> None:
             self._delivering = True
-            address = ctypes.addressof(ctypes.c_char.from_buffer(message))
-            result = self._deliver(address, len(message), slot, pid)
+            result = self._deliver(_address(message), len(message), slot, pid)
             while result is not None:
                 number = result[0]
                 if number is False:

@@ -40,7 +40,7 @@ _PARTS = 4
 #: The most descriptors that come with a datagram.
 _MAX_DESCRIPTORS = 253
 
-#: Takes the sender's slot and pid and a message, which is valid only during the call.
+#: Takes the sender's slot and pid and a message (bytes, a view, a mapping), which is valid only during the call.
 Deliver = Callable[[int, int, Any], None]
 
 
@@ -88,7 +88,7 @@ class Endpoint:
         self._links = [_Link(other, writer) for other, writer in enumerate(writers)]
         self._incarnation = table.incarnation(slot)
         self._assembler = Assembler(self._incarnation, self._alive)
-        self._own: deque[bytearray] = deque()
+        self._own: deque[bytes] = deque()
         self._arrived = trio.Event()
         self._idle = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
@@ -123,7 +123,7 @@ class Endpoint:
         link = self._link(slot)
         size = len(message)
         if slot == self.slot:
-            self._own.append(bytearray(message))
+            self._own.append(bytes(message))
             self._arrived.set()
         else:
             if not link.queue and link.writer is not None and size <= MAX_MESSAGE:

@@ -9,6 +9,7 @@ Nothing here knows what messages mean: for the Lua side each is a batch of alert
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -81,9 +82,9 @@ class Assembler:
     def __init__(self, incarnation: int, alive: Callable[[int, int], bool]) -> None:
         self._incarnation = incarnation
         self._alive = alive
-        self._partial: dict[int, tuple[int, bytearray, int]] = {}
+        self._partial: dict[int, tuple[int, mmap.mmap, int]] = {}
 
-    def receive(self, datagram: memoryview) -> tuple[int, int, memoryview | bytearray] | None:
+    def receive(self, datagram: memoryview) -> tuple[int, int, memoryview | mmap.mmap] | None:
         """Take a datagram.
 
         Returns:
@@ -101,7 +102,8 @@ class Assembler:
         part = datagram[_SIZE + _PART.size :]
         known = self._partial.get(slot)
         if start == 0:
-            known = (pid, bytearray(size), 0)
+            # pages of memory come into being as they are written, not all at once
+            known = (pid, mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), 0)
         elif known is None or known[0] != pid or known[2] != start:
             # the rest of what a process before this one has begun to receive
             self._partial.pop(slot, None)
