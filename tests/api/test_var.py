@@ -86,3 +86,10 @@ async def test_configure_arguments_are_those_of_the_command(serve: Serve) -> Non
     async with serve(conf) as running:
         client = await running.connect()
         assert (await client.get("/"))[2].decode() == CONFIGURE
+
+
+async def test_the_protocol(serve: Serve) -> None:
+    conf = nginx("location / { return 200 '$server_protocol $scheme [$https] [$http2]'; }")
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/"))[2] == b"HTTP/1.1 http [] []"

@@ -136,6 +136,7 @@ getters = {
     connection = field("connection"), connection_requests = field("connection_requests"),
     scheme = field("scheme"),
     https = function(r) connection(r) return r.scheme == "https" and "on" or "" end,
+    http2 = function() return "" end,
     binary_remote_addr = function(r) return py.variable(r.cid, r.id, "binary_remote_addr") end,
     realip_remote_addr = field("remote_addr"), realip_remote_port = field("remote_port"),
     request = request_line,

@@ -15,9 +15,9 @@ from trio_lua.config.syntax import fail
 _BUILTIN = """
     args binary_remote_addr body_bytes_sent bytes_sent connection connection_requests
     connection_time content_length content_type document_root document_uri gzip_ratio host hostname
-    http_cookie
-    http_host http_referer http_user_agent http_via http_x_forwarded_for https invalid_referer is_args limit_rate msec
-    nginx_version pid pipe proxy_protocol_addr proxy_protocol_port proxy_protocol_server_addr
+    http2 http_cookie http_host http_referer http_user_agent http_via http_x_forwarded_for https
+    invalid_referer is_args limit_rate msec nginx_version pid pipe proxy_protocol_addr
+    proxy_protocol_port proxy_protocol_server_addr
     proxy_protocol_server_port query_string realip_remote_addr realip_remote_port realpath_root
     remote_addr remote_port remote_user request request_body request_body_file request_completion
     request_filename request_id request_length request_method request_time request_uri scheme
