@@ -67,3 +67,12 @@ async def test_status_of_exit_goes_with_a_bare_error_page(serve: Serve) -> None:
         client = await running.connect()
         assert (await client.get("/lua"))[::2] == (404, b"error\n")
         assert (await client.get("/nginx"))[::2] == (200, b"error\n")
+
+
+async def test_an_unsafe_byte_in_a_redirect_is_shown(serve: Serve) -> None:
+    conf = nginx(r"""location / { content_by_lua_block { ngx.redirect("\ra\\\"\195") } }""")
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/"))[0] == 500
+        line = r'unsafe byte "0x0d" in redirect uri "\x0Da\x5C\x22\xC3"'
+        assert line in running.log.text(4)

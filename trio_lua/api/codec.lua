@@ -5,7 +5,7 @@
 -- Python, whose hashlib and zlib are C.
 --
 -- For the other families: rt.escape, rt.unescape_uri, rt.encode_args, rt.decode_args,
--- rt.uri_args, rt.escape_args, rt.arg_error, rt.scratch.
+-- rt.uri_args, rt.escape_args, rt.arg_error, rt.scratch, rt.visible.
 
 local rt = ...
 
@@ -17,7 +17,7 @@ local str_buf = require "string.buffer"
 
 local ngx, py = rt.ngx, rt.py
 local error, next, select, tonumber, tostring, type = error, next, select, tonumber, tostring, type
-local byte, char, sub = string.byte, string.char, string.sub
+local byte, char, format, gsub, sub = string.byte, string.char, string.format, string.gsub, string.sub
 local getinfo = debug.getinfo
 local floor = math.floor
 local ffi_new, ffi_string = ffi.new, ffi.string
@@ -67,6 +67,13 @@ local function to_str(s)
         return ""
     end
     return tostring(s)
+end
+
+-- A text in a message, where what could be mistaken for something else is "\xHH".
+function rt.visible(text)
+    return (gsub(text, '[%z\1-\31"\\\127-\255]', function(c)
+        return format("\\x%02X", byte(c))
+    end))
 end
 
 -- Escaping ------------------------------------------------------------------------------

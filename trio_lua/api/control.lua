@@ -7,7 +7,7 @@ local rt = ...
 
 local S, ngx = rt.S, rt.ngx
 local type, tostring, tonumber, error, select = type, tostring, tonumber, error, select
-local find, byte, format, gsub, sub, lower = string.find, string.byte, string.format, string.gsub, string.sub, string.lower
+local find, byte, format, sub, lower = string.find, string.byte, string.format, string.sub, string.lower
 local match = string.match
 local checker, leave, outcome = rt.checker, rt.leave, rt.outcome
 
@@ -153,9 +153,7 @@ function ngx.redirect(...)
     local at = find(uri, "[%z\1-\31\127]")
     if at then
         error(format('unsafe byte "0x%02x" in redirect uri "%s"', byte(uri, at),
-            (gsub(uri, "[%z\1-\31\127]", function(c)
-                return format("\\x%02X", byte(c))
-            end))), 2)
+            rt.visible(uri)), 2)
     end
     no_pending(r)
     rt.set_response_header(r, "Location", uri, true)

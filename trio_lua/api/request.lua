@@ -490,9 +490,7 @@ function req.set_uri(...)
         local at = find(uri, "[%z\1-\8\10-\31\127]")
         if at then
             error(format('unsafe byte "0x%02x" in uri "%s" (maybe you want to set the \'binary\' argument?)',
-                byte(uri, at), (gsub(uri, "[%z\1-\31\127]", function(c)
-                    return format("\\x%02X", byte(c))
-                end))), 2)
+                byte(uri, at), rt.visible(uri)), 2)
         end
     end
     if n >= 2 and type(jump) ~= "boolean" then
