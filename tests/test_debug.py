@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -101,6 +102,40 @@ async def test_a_stop_that_takes_too_long(serve: Serve, autojump_clock: Clock) -
         assert 'request: "GET / HTTP/1.1"' in lines[1]
         await trio.sleep(1)
         assert running.worker.closed
+
+
+@pytest.mark.parametrize("serve", ["task"], indirect=True)  # sockets would need 2,000 descriptors
+async def test_a_stop_under_load(serve: Serve, autojump_clock: Clock) -> None:
+    """1,000 requests and 1,000 timers that sleep; each is named when the time is over."""
+    conf = nginx(
+        """
+        location / { content_by_lua_block {
+            ngx.timer.at(0, function()
+                ngx.sleep(1000)
+            end)
+            ngx.sleep(1000)
+        } }""",
+        http="lua_max_running_timers 1000; lua_max_pending_timers 1000;",
+    )
+    conf = dataclasses.replace(conf, worker_shutdown_timeout=5.0, worker_connections=2000)
+    async with serve(conf) as running:
+        for number in range(1000):
+            client = await running.connect()
+            await client.send(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
+        await trio.sleep(2)
+        started = trio.current_time()
+        running.worker.quit()
+        await client.rest()
+        assert trio.current_time() - started == pytest.approx(5, abs=0.1)
+        lines = [text for level, text in running.log.records if level == 4]
+        pattern = re.compile(
+            r"cancelled entry thread \d+ of (GET /\d+|ngx.timer) at content_by_lua\(nginx.conf:3\):(\d), "
+            r"sleeping, age \d\.\d+ s: the time to shut down is over"
+        )
+        named = [match.groups() for text in lines if (match := pattern.match(text))]
+        assert named.count(("ngx.timer", "3")) == 1000
+        assert {owner for owner, line in named if line == "5"} == {f"GET /{i}" for i in range(1000)}
+        assert len(lines) == 2000
 
 
 async def test_a_stop_in_time(serve: Serve, autojump_clock: Clock) -> None:

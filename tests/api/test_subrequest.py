@@ -586,3 +586,17 @@ async def test_a_stream_without_response(serve: Serve) -> None:
         location /sub { return 503; }
     """
     assert await fetch(serve, server) == b"503 nil true"
+
+
+async def test_one_whose_request_ends_before_it_begins(serve: Serve) -> None:
+    conf = nginx("""
+        location / { content_by_lua_block {
+            ngx.thread.spawn(function() ngx.location.capture("/sub") end)
+            error("too early")
+        } }
+        location /sub { content_by_lua_block { ngx.say(1) } }""")
+    async with serve(conf) as running:
+        client = await running.connect()
+        assert (await client.get("/"))[0] == 500
+        await trio.testing.wait_all_tasks_blocked()
+        assert running.worker.runtime.vm.export("live")() == (0, 0)

@@ -78,11 +78,22 @@ local function open(parent, uri, args, method, body, forward, vars)
     return r
 end
 
--- Let Python know the requests of a list.
-local function register(list, n)
-    for i = 1, n do
-        requests[list[i].id] = list[i]
+local function release_unfinished(parent)
+    for id in pairs(parent.unfinished) do
+        rt.export.release(id)
     end
+end
+
+-- Let Python know a request. It may end without having run: its thread can be killed before the operation begins.
+local function register(parent, r)
+    local unfinished = parent.unfinished
+    if not unfinished then
+        unfinished = {}
+        parent.unfinished = unfinished
+        rt.at_release(parent, release_unfinished)
+    end
+    unfinished[r.id] = true
+    requests[r.id] = r
 end
 
 -- Whether the parent may have one more level below it; logs when not.
@@ -352,7 +363,9 @@ end
 -- While one runs, its parent must not end (ngx.exit and its like ask r.subrequests).
 local function run_all(parent, list, n, ids)
     local th = S.th
-    register(list, n)
+    for i = 1, n do
+        register(parent, list[i])
+    end
     parent.subrequests = (parent.subrequests or 0) + 1
     th.subrequests = true
     return parent, th, suspend(rt.ops.capture, unpack(ids, 1, n))
@@ -360,6 +373,9 @@ end
 
 local function finish(list, n, parent, th, ...)
     parent.subrequests = parent.subrequests - 1
+    for i = 1, n do
+        parent.unfinished[list[i].id] = nil
+    end
     if parent.subrequests == 0 then
         parent.subrequests = nil
     end
@@ -485,7 +501,7 @@ function rt.capture_stream(uri, opts)
         rt.type_error(2, "capture", "table", type(opts))
     end
     local r = checked(pcall(prepare, parent, uri, opts))
-    requests[r.id] = r
+    register(parent, r)
     suspend(rt.ops.stream_open, r.id)
     return setmetatable({ status = r.status, header = header_table(r), _request = r }, STREAM)
 end
