@@ -94,7 +94,13 @@ class WorkerApplication:
         except BaseException:
             self._worker.close()
             raise
-        self.wants_agent = self._worker.runtime.vm.export("privileged_agent")() is not None
+        connections = self._worker.runtime.vm.export("privileged_agent")()
+        self.wants_agent = bool(connections)
+        if connections == 0:
+            message = (
+                "0 worker_connection is not enough, privileged agent process cannot be spawned"
+            )
+            cycle.error_log.log(ALERT, message.encode())
 
     def reopen_logs(self) -> None:
         """Open the access logs again by name; new log files are given to the user that will write them."""
