@@ -778,3 +778,18 @@ class TestLifetime:
                 other = await running.connect()
                 await other.get("/stop")
                 assert (await busy.response())[2] == b"stopped\n"
+
+
+async def test_a_new_pool_is_a_debug_line(serve: Serve) -> None:
+    async with upstream(echo) as peer:
+        code = f"""
+            for i = 1, 2 do
+                local sock = ngx.socket.tcp()
+                assert(sock:connect("127.0.0.1", {peer.port}, {{ pool = "mine" }}))
+                assert(sock:setkeepalive())
+            end
+        """
+        async with serve(page(code)) as running:
+            await body(running)
+            line = 'lua tcp socket keepalive create connection pool for key "mine"'
+            assert running.log.text().count(line) == 1

@@ -13,9 +13,6 @@ import trio.testing
 from serving import Running, nginx
 from upstream import echo, silent, upstream
 
-from trio_lua.config.nginx import loads
-from trio_lua.modules.echo import MODULE as echo_module
-
 Serve = Callable[..., Any]
 
 OFF = "lua_strict_phases off; lua_socket_log_errors off;"
@@ -48,12 +45,10 @@ HANDLERS = {
 
 #: Who makes the response that the filters filter.
 CONTENTS = {
-    "handler": "content_by_lua_block { ngx.print(ngx.var.x) }",
     "handler that waits": "content_by_lua_block { ngx.sleep(0.1) ngx.print(ngx.var.x) }",
     "flush": "content_by_lua_block { ngx.print(ngx.var.x) ngx.flush(true) ngx.eof() }",
     "user thread": "content_by_lua_block { ngx.thread.spawn(function() ngx.sleep(0.1) ngx.print(ngx.var.x) end) }",
     "return": "return 200 $x;",
-    "echo": "echo -n $x;",
     "exit": "content_by_lua_block { ngx.print(ngx.var.x) ngx.exit(200) }",
     "file": "root FOLDER; try_files /page =404;",
 }
@@ -61,10 +56,7 @@ CONTENTS = {
 
 def pages(text: str, port: int, folder: Path | None = None) -> Any:
     text = text.replace("ASK", ASK).replace("PORT", str(port)).replace("FOLDER", str(folder))
-    return loads(
-        f"events {{}} http {{ access_log off; {OFF} server {{ listen 127.0.0.1:80;\n{text}\n}} }}",
-        modules=(echo_module,),
-    )
+    return nginx(text, OFF)
 
 
 async def settled(running: Running) -> None:

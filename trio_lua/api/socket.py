@@ -232,14 +232,16 @@ class Sockets:
     def _rest(
         self, number: int, key: bytes, size: int, seconds: float
     ) -> bool | tuple[None, bytes]:
+        """Whether that has made the pool; None and an error."""
         link = self._sockets.pop(number, None)
         if link is None:
             return None, b"closed"
+        new = link.pool is None and self.pools.get(key) is None
         try:
             link.rest(link.pool or self.pools.open(key, size), seconds or math.inf)
         except SocketError as error:
             return None, error.text.encode()
-        return True
+        return new
 
     def _close(self, number: int) -> bool:
         link = self._sockets.pop(number, None)

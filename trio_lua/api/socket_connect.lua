@@ -182,11 +182,13 @@ function methods.setkeepalive(...)
     else
         timeout = conf.keepalive_timeout
     end
-    local ok
-    ok, err = py.tcp_rest(u.id, key, floor(size), timeout)
+    local new
+    new, err = py.tcp_rest(u.id, key, floor(size), timeout)
     u.id, u.read_closed, u.write_closed = nil, true, true
-    if not ok then
+    if new == nil then
         return nil, err
+    elseif new then
+        rt.raw_log(8, 'lua tcp socket keepalive create connection pool for key "' .. key .. '"', r)
     end
     return 1
 end
