@@ -58,6 +58,17 @@ function rt.export.kit_execute(code, name)
     return false, tostring(why)
 end
 
+-- Lua's own clock follows the run's.
+local os_time, os_date = os.time, os.date
+
+function os.time(t)
+    return t and os_time(t) or math.floor(py.now())
+end
+
+function os.date(format, time)
+    return os_date(format or "%c", time or math.floor(py.now()))
+end
+
 -- ------------------------------------------------------------------ leaks
 
 -- The user's lines that led here, the innermost first, as "FILE:LINE < FILE:LINE".
