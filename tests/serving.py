@@ -30,27 +30,21 @@ from trio_lua.config.model import (
 )
 from trio_lua.config.nginx import loads
 from trio_lua.server.worker import Worker
+from trio_lua.testing import LogRecords
+from trio_lua.testing import server as kit
 
 SOURCE = Source("nginx.conf", 1)
 
 
-class MemoryLog:
-    """An error log that a test can read."""
+class MemoryLog(LogRecords):
+    """An error log that a test can read, by nginx's numbers of levels."""
 
-    level = 8
-
-    def __init__(self) -> None:
-        self.records: list[tuple[int, str]] = []
-
-    def log(self, level: int, message: bytes, connection: int = 0) -> None:
-        self.records.append((level, message.decode("utf-8", "replace")))
-
-    def reopen(self) -> None: ...
-
-    def close(self) -> None: ...
+    @property
+    def lines(self) -> list[tuple[int, str]]:
+        return [(record.number, record.message) for record in self]
 
     def text(self, level: int = 8) -> str:
-        return "\n".join(text for number, text in self.records if number <= level)
+        return "\n".join(text for number, text in self.lines if number <= level)
 
 
 def literal(text: str) -> Template:
@@ -214,19 +208,15 @@ def opener(*, parked: bool) -> Callable[..., Any]:
     @contextlib.asynccontextmanager
     async def open_worker(conf: Config, **options: Any) -> AsyncIterator[Running]:
         log = MemoryLog()
-        async with trio.open_nursery() as nursery:
-            worker = Worker(conf, error_log=log, parked=parked, **options)
-            await nursery.start(worker.run, [])
+        # a guard is a thread
+        options.setdefault("guarded", False)
+        async with kit.open_worker(conf, log=log, parked=parked, **options) as worker:
             running = Running(worker, log, parked)
             with trio.fail_after(30):
                 yield running
                 for client in running.clients:
                     await client.aclose()
-                for _ in range(50):
-                    if not worker.connections:
-                        break
-                    await trio.testing.wait_all_tasks_blocked()
+                await kit.idle(worker)
             running.assert_nothing_left()
-            nursery.cancel_scope.cancel()
 
     return open_worker

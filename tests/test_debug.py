@@ -94,7 +94,7 @@ async def test_a_stop_that_takes_too_long(serve: Serve, autojump_clock: Clock) -
         assert await client.rest() == b""
         await trio.lowlevel.checkpoint()
         assert trio.current_time() - started == pytest.approx(5, abs=0.1)
-        lines = [text for level, text in running.log.records if level == 4]
+        lines = [text for level, text in running.log.lines if level == 4]
         assert len(lines) == 6
         assert all(text.startswith("cancelled ") for text in lines)
         assert "entry thread" in lines[0]

@@ -80,7 +80,7 @@ async def test_endless_loops(serve: Serve) -> None:
         location = /ok {{ content_by_lua_block {{ ngx.say("ok") }} }}
         location = /waits {{ content_by_lua_block {{ ngx.sleep(0.001) ngx.say("ok") }} }}
         {locations(SHAPES)}""")
-    async with serve(conf) as running:
+    async with serve(conf, guarded=True) as running:
         for name in SHAPES:
             waiting = await running.connect()
             await waiting.send(b"GET /waits HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -88,7 +88,7 @@ async def test_endless_loops(serve: Serve) -> None:
             assert (await get(running, "/ok")) == (200, b"ok\n")
             assert (await waiting.response())[0] == 200
             await waiting.aclose()
-            [(_, line)] = [record for record in running.log.records if f"GET /{name} " in record[1]]
+            [(_, line)] = [record for record in running.log.lines if f"GET /{name} " in record[1]]
             found = re.match(
                 r"lua entry thread aborted: runtime error: content_by_lua\(nginx.conf:\d+\):\d+: "
                 r"interrupted: it has computed for (\S+) s without waiting \(lua_cpu_budget\)\n"
@@ -97,12 +97,12 @@ async def test_endless_loops(serve: Serve) -> None:
             )
             assert found, line
             assert float(found[1]) >= 0.001
-            running.log.records.clear()
+            running.log.clear()
 
 
 async def test_it_can_be_repeated(serve: Serve) -> None:
     conf = nginx(f"lua_cpu_budget 1ms; {locations(SHAPES)}")
-    async with serve(conf) as running:
+    async with serve(conf, guarded=True) as running:
         for _ in range(10):
             assert (await get(running, "/while"))[0] == 500
         assert running.worker.runtime.vm.export("live")() == (0, 0)
@@ -118,7 +118,7 @@ async def test_deferred_functions_run(serve: Serve) -> None:
                 while true do end
             end)
         } }""")
-    async with serve(conf) as running:
+    async with serve(conf, guarded=True) as running:
         assert (await get(running, "/"))[0] == 500
         assert "cleaned up" in running.log.text(5)
 
@@ -134,7 +134,7 @@ async def test_phases_that_do_not_wait(serve: Serve) -> None:
             ngx.say(1)
         } }
         location /ok { content_by_lua_block { ngx.say("ok") } }""")
-    async with serve(conf) as running:
+    async with serve(conf, guarded=True) as running:
         for name in ("set", "filter", "log", "timer"):
             client = await running.connect()
             await client.send(f"GET /{name} HTTP/1.0\r\n\r\n".encode())
@@ -144,7 +144,7 @@ async def test_phases_that_do_not_wait(serve: Serve) -> None:
                 while "interrupted" not in running.log.text(4):
                     await trio.testing.wait_all_tasks_blocked()
             assert "interrupted: it has computed for" in running.log.text(4), name
-            running.log.records.clear()
+            running.log.clear()
 
 
 async def test_waiting_is_free(serve: Serve) -> None:
@@ -159,7 +159,7 @@ async def test_waiting_is_free(serve: Serve) -> None:
             end
             ngx.say("done")
         } }""")
-    async with serve(conf) as running:
+    async with serve(conf, guarded=True) as running:
         assert (await get(running, "/")) == (200, b"done\n")
         assert running.log.text(4) == ""
 
@@ -173,9 +173,9 @@ async def test_a_line_for_what_is_slow(serve: Serve) -> None:
             while os.clock() - from < 0.1 do end
             ngx.say("done")
         } }""")
-    async with serve(conf) as running:
+    async with serve(conf, guarded=True) as running:
         assert (await get(running, "/")) == (200, b"done\n")
-        [line] = [line for level, line in running.log.records if level == 5]
+        [line] = [line for level, line in running.log.lines if level == 5]
         assert re.match(
             r"Lua code of content_by_lua\* has computed for 0\.\d+ s without waiting, "
             r"it is at content_by_lua\(nginx.conf:5\):3, client: .*request: \"GET / ",
@@ -199,7 +199,7 @@ async def test_memory(serve: Serve) -> None:
         } }""",
         http="lua_memory_limit 8m;",
     )
-    async with serve(conf) as running:
+    async with serve(conf, guarded=True) as running:
         assert (await get(running, "/garbage")) == (200, b"ok\n")
         for _ in range(3):
             assert (await get(running, "/big"))[0] == 500
@@ -211,17 +211,17 @@ async def test_without_bounds_nothing_is_watched(serve: Serve) -> None:
     settings = Settings(lua_cpu_budget=0, lua_cpu_warning=0)
     conf = config([location("/", "ngx.say(1)", settings)], settings=settings)
     before = signal.getitimer(signal.ITIMER_PROF)
-    async with serve(conf) as running:
+    async with serve(conf, guarded=True) as running:
         assert (await get(running, "/"))[0] == 200
         assert signal.getitimer(signal.ITIMER_PROF) == before == (0.0, 0.0)
 
 
 async def test_one_vm_of_a_process(serve: Serve) -> None:
     conf = nginx("location / { content_by_lua_block { ngx.say(1) } }")
-    async with serve(conf), serve(conf) as second:
+    async with serve(conf, guarded=True), serve(conf, guarded=True) as second:
         text = "lua_cpu_budget has no effect: another VM of the process is watched"
         assert text in second.log.text()
-    async with serve(conf) as third:
+    async with serve(conf, guarded=True) as third:
         assert "lua_cpu_budget" not in third.log.text()
 
 
@@ -229,7 +229,7 @@ async def test_a_program_that_uses_the_signal_itself(serve: Serve) -> None:
     conf = nginx("location / { content_by_lua_block { ngx.say(1) } }")
     before = signal.signal(signal.SIGPROF, lambda *_: None)
     try:
-        async with serve(conf) as running:
+        async with serve(conf, guarded=True) as running:
             assert "the signal PROF is in use" in running.log.text()
     finally:
         signal.signal(signal.SIGPROF, before)

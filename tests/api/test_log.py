@@ -34,7 +34,7 @@ async def test_lines_of_exit_worker_have_no_context(serve: Serve) -> None:
     )
     async with serve(conf) as running:
         pass
-    records = [text for _, text in running.log.records]
+    records = [text for _, text in running.log.lines]
     assert records == [
         "[lua] init_worker_by_lua(nginx.conf:2):1: starting, context: init_worker_by_lua*",
         "[lua] exit_worker_by_lua(nginx.conf:3):1: exiting",
@@ -50,6 +50,6 @@ async def test_only_the_request_itself_is_being_logged(serve: Any) -> None:
     async with serve(config) as running:
         client = await running.connect()
         await client.get("/t")
-        first, second = (text for level, text in running.log.records if level == 5)
+        first, second = (text for level, text in running.log.lines if level == 5)
         assert "log of /sub, client: " in first
         assert "log of /t while logging request, client: " in second

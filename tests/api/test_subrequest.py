@@ -435,7 +435,7 @@ async def test_log_subrequest(serve: Serve, flag: str, lines: list[str]) -> None
         await client.get("/t")
         logged = [
             text.partition("logged ")[2].partition(".")[0]
-            for _, text in running.log.records
+            for _, text in running.log.lines
             if "logged " in text
         ]
         assert logged[: len(lines)] == lines

@@ -18,7 +18,7 @@ def test_lines_are_kept_and_written() -> None:
     buffer.level = 3
     captured.log(4, b"only written")
     captured.log(3, b"second")
-    assert [text for _, text in log.records] == ["first", "not written", "only written", "second"]
+    assert [text for _, text in log.lines] == ["first", "not written", "only written", "second"]
     level, time, line = buffer.take() or (0, 0, b"")
     assert (level, time) == (4, 1700000000.25)
     assert re.fullmatch(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[error\] \d+#\d+: \*7 first", line)

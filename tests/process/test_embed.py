@@ -138,7 +138,7 @@ async def test_cancelling_cancels_the_requests() -> None:
     with trio.fail_after(5):
         assert await client.receive_some() == b""
     await client.aclose()
-    assert log.records == []
+    assert log.lines == []
 
 
 def test_names_are_found_without_loading_them() -> None:

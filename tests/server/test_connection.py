@@ -293,7 +293,7 @@ async def test_log_lines_of_clients_that_leave(serve: Serve, sent: bytes, line: 
         await client.aclose()
         while "client " not in running.log.text(7):
             await trio.lowlevel.checkpoint()
-        [(level, text)] = running.log.records
+        [(level, text)] = running.log.lines
         assert level == 7
         assert text.startswith(line)
 

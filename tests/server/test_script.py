@@ -13,7 +13,7 @@ from trio_lua.server.script import run_script
 
 async def run(code: str, **options: Any) -> tuple[int, bytes]:
     written: list[bytes] = []
-    log = options.pop("error_log", None) or MemoryLog()
+    log = options.pop("error_log", MemoryLog())
     status = await run_script(
         [(code.encode(), "=script")], write=written.append, error_log=log, **options
     )
@@ -83,7 +83,7 @@ async def test_errors_have_a_traceback() -> None:
 async def test_log_and_request_api() -> None:
     log = MemoryLog()
     await run("ngx.log(ngx.ERR, 'hi')", error_log=log)
-    assert log.records == [(4, "[lua] script:1: hi, context: ngx.timer")]
+    assert log.lines == [(4, "[lua] script:1: hi, context: ngx.timer")]
     with pytest.raises(LuaError, match="API disabled in the current context"):
         await run("ngx.req.get_headers()")
 

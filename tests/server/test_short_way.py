@@ -79,7 +79,7 @@ async def same(serve: Serve, conf: Any, path: str = "/x?q=1") -> None:
     async with serve(conf) as running:
         answers, logs = [], []
         for _ in range(3):
-            running.log.records.clear()
+            running.log.clear()
             answers.append(await ask(running, path))
             logs.append(lines(running.log.text(7)))
         assert answers[1:] == answers[:1] * 2

@@ -23,7 +23,7 @@ def content(code: str, http: str = "") -> Any:
 def notices(log: MemoryLog) -> list[str]:
     """The texts that Lua code has printed, without their places."""
     found = []
-    for level, text in log.records:
+    for level, text in log.lines:
         if level == 6 and "[lua] " in text:
             found.append(text.partition(": ")[2].partition(", context")[0].partition(", client")[0])
     return found
@@ -44,7 +44,7 @@ async def test_at(serve: Serve, autojump_clock: Clock) -> None:
         first, second = notices(running.log)
         assert first.startswith("false nil nil 0")
         assert second.startswith("false x nil 2")
-        (line,) = [text for _, text in running.log.records if "false x nil" in text]
+        (line,) = [text for _, text in running.log.lines if "false x nil" in text]
         assert ", context: ngx.timer, client: " in line
         assert line.endswith(", server: 127.0.0.1:80")
 
@@ -106,7 +106,7 @@ async def test_errors_and_threads(serve: Serve, autojump_clock: Clock) -> None:
         await client.get("/")
         await trio.sleep(5)
         assert notices(running.log) == ["child 1"]
-        errors = [text for level, text in running.log.records if level == 4]
+        errors = [text for level, text in running.log.lines if level == 4]
         assert len(errors) == 3
         for text, who in zip(errors, ["entry", "user", "entry"], strict=True):
             assert text.startswith(f"lua {who} thread aborted: runtime error: ")
@@ -149,7 +149,7 @@ async def test_limits(serve: Serve, autojump_clock: Clock) -> None:
         await trio.sleep(5)
         assert notices(running.log) == ["1", "2"]
         ((level, text),) = [
-            (level, text) for level, text in running.log.records if "not enough" in text
+            (level, text) for level, text in running.log.lines if "not enough" in text
         ]
         assert level == 2
         assert text == (

@@ -5,6 +5,7 @@ A family is added with its files and a place in :data:`FAMILIES`, whose order is
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 __all__ = ["FAMILIES", "IN_THREADS", "SCRIPT", "family_files", "thread_files"]
@@ -85,7 +86,8 @@ def thread_files() -> list[Path]:
     return [here / f"{name}.lua" for name in IN_THREADS]
 
 
-def family_files() -> list[Path]:
+@functools.cache
+def family_files() -> tuple[Path, ...]:
     """The Lua files of the families, in loading order."""
     here = Path(__file__).parent
-    return [here / f"{name}.lua" for name in FAMILIES]
+    return tuple(here / f"{name}.lua" for name in FAMILIES)

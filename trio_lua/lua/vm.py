@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -106,9 +107,14 @@ local function is_null(value) return value == null end
 return set, set_call, get, run, close, compile, null, is_null
 """
 
-#: What the package's own files compile to, by path and version: a process makes many VMs (tests, threads,
-#: reloads), and reading bytecode is several times faster than parsing.
-_compiled: dict[tuple[Path, int, int], bytes] = {}
+#: What the package's own files compile to: a process makes many VMs (tests, threads, reloads), and reading
+#: bytecode is several times faster than parsing.
+_compiled: dict[Path, bytes] = {}
+
+
+@functools.cache
+def _prelude() -> tuple[Path, ...]:
+    return tuple(sorted(PRELUDE.glob("*.lua")))
 
 
 def _deny(_obj: object, _name: object, _setting: bool) -> Any:
@@ -168,9 +174,7 @@ class VM:
             self.set(name, value)
         for name, function in (calls or {}).items():
             self.set_call(name, function)
-        for path in sorted(PRELUDE.glob("*.lua")):
-            self.load_file(path)
-        for path in files:
+        for path in (*_prelude(), *files):
             self.load_file(path)
 
     def close(self) -> None:
@@ -215,14 +219,12 @@ class VM:
 
     def load_file(self, path: Path) -> None:
         """Run one of the package's own Lua files with ``rt`` as its argument."""
-        status = path.stat()
-        key = (path, status.st_mtime_ns, status.st_size)
-        code = _compiled.get(key)
+        code = _compiled.get(path)
         if code is None:
             result = self._compile(path.read_bytes(), f"=ngx/{path.name}".encode())
             if not isinstance(result, bytes):
                 raise LuaError(result[1].decode("utf-8", "replace"), "")
-            code = _compiled[key] = result
+            code = _compiled[path] = result
         self.run(code, f"=ngx/{path.name}")
 
     def run(self, code: bytes, chunk_name: str) -> None:

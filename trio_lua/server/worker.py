@@ -75,6 +75,7 @@ class Worker:
             machine's. A worker may also be made, and :meth:`init` called, where no run has begun yet.
         zones: The memory of the shared dictionaries; by default the worker makes its own.
         network: Where the sockets of Lua code lead; by default to the system's network.
+        guarded: Whether the bounds on processor time and memory count, which need a thread.
         ipc: Leads to the other workers, and is closed at the end; by default there are none. May also be set, as an
             attribute, before :meth:`run`.
 
@@ -104,6 +105,7 @@ class Worker:
         epoch: float | None = None,
         zones: Mapping[str, Zone] | None = None,
         network: Network | None = None,
+        guarded: bool = True,
         ipc: MessageEndpoint | None = None,
     ) -> None:
         self.config = config
@@ -159,6 +161,7 @@ class Worker:
             zones=zones,
             network=network,
         )
+        self._guarded = guarded
         self._guard = Guard(self.runtime.vm, http.lua_memory_limit)
         self.connections = self.runtime.connections
         plans = Plans(config, self.runtime, sink_of=self._sink_of, access_log=True)
@@ -503,7 +506,7 @@ class Worker:
 
     def _watch(self) -> None:
         """Let the guard end Lua code that takes too much, if there are bounds."""
-        if self.plans.bounded or self.config.http.lua_memory_limit:
+        if self._guarded and (self.plans.bounded or self.config.http.lua_memory_limit):
             problem = self._guard.start()
             if problem is not None:
                 self.log(6, f"lua_cpu_budget has no effect: {problem}".encode())

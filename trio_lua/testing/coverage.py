@@ -12,7 +12,7 @@ from trio_lua.api.runtime import Runtime
 from trio_lua.config.model import Config
 from trio_lua.log.error_log import NullErrorLog
 
-__all__ = ["Coverage", "FileCoverage", "activate", "deactivate", "watching"]
+__all__ = ["Coverage", "FileCoverage", "activate", "deactivate", "measured", "watching"]
 
 _LUA = Path(__file__).with_name("coverage.lua")
 _PACKAGE = Path(__file__).parent.parent
@@ -187,6 +187,11 @@ def activate(coverage: Coverage) -> None:
 def deactivate() -> None:
     """Let nothing watch."""
     _active.clear()
+
+
+def measured() -> bool:
+    """Whether something watches."""
+    return bool(_active)
 
 
 def watching(runtime: Runtime) -> contextlib.AbstractContextManager[None]:

@@ -16,7 +16,7 @@ class LogRecord:
     """One record.
 
     Attributes:
-        level: nginx's name of the level, such as ``error``.
+        level: nginx's name of the level, such as ``error``; "" for ``ngx.STDERR``.
         message: The text without time and process, the request's suffix included.
         connection: The number of the connection; 0 for none.
     """
@@ -24,6 +24,11 @@ class LogRecord:
     level: str
     message: str
     connection: int = 0
+
+    @property
+    def number(self) -> int:
+        """nginx's number of the level: the less, the more serious."""
+        return LEVELS.get(self.level, 0)
 
     def __str__(self) -> str:
         return f"[{self.level}] {self.message}"
@@ -65,7 +70,7 @@ class LogRecords:
     def at(self, level: str) -> list[LogRecord]:
         """The records of a level and of those that are more serious."""
         limit = LEVELS[level]
-        return [record for record in self.records if LEVELS[record.level] <= limit]
+        return [record for record in self.records if record.number <= limit]
 
     def matching(self, pattern: str) -> list[LogRecord]:
         """The records in whose message a regular expression is found."""
@@ -84,7 +89,7 @@ class LogRecords:
         return [
             record
             for record in self.records
-            if LEVELS[record.level] <= ERROR
+            if record.number <= ERROR
             and not any(pattern.search(record.message) for pattern in self._allowed)
         ]
 

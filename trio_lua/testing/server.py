@@ -19,20 +19,22 @@ import trio
 import trio.testing
 
 from trio_lua.config.model import Config, Listen
+from trio_lua.log.error_log import Log
 from trio_lua.modules import Module
+from trio_lua.net.network import Network
 from trio_lua.process import configure
 from trio_lua.process.embed import PRODUCT
 from trio_lua.server.worker import Worker
 from trio_lua.shm.shared_dict import SharedDict
 from trio_lua.testing.client import Client, Response
 from trio_lua.testing.clock import LuaClock
-from trio_lua.testing.coverage import watching
+from trio_lua.testing.coverage import measured, watching
 from trio_lua.testing.log import LogRecords
 from trio_lua.testing.network import LuaNetwork
 from trio_lua.testing.report import Report
 from trio_lua.testing.vm import Lua
 
-__all__ = ["Leak", "LuaServer", "configuration", "open_server"]
+__all__ = ["Leak", "LuaServer", "configuration", "idle", "open_server", "open_worker"]
 
 #: Clients have the ports behind it.
 _FIRST_PORT = 49152
@@ -287,31 +289,60 @@ async def open_server(
     """
     conf = configuration(source, **options)
     log = LogRecords() if log is None else log
+    epoch = None if clock is None else clock.epoch
+    async with (
+        open_worker(conf, log=log, network=network, product=product, epoch=epoch) as worker,
+        trio.open_nursery() as clients,
+    ):
+        server = LuaServer(worker, log, clients)
+        server.lua.watch()
+        try:
+            yield server
+            await idle(worker)
+            server.check_leaks(allowed=allow_leaks)
+        finally:
+            server.report.finish()
+        clients.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def open_worker(
+    conf: Config,
+    *,
+    log: Log,
+    network: LuaNetwork | Network | None = None,
+    parked: bool = False,
+    **options: Any,
+) -> AsyncIterator[Worker]:
+    """Run a worker that does not listen for the time of a ``with`` block: what :func:`open_server` is made of.
+
+    Args:
+        conf: What it serves.
+        log: Its error.log.
+        network: What its sockets can reach; by default the real network.
+        parked: Whether plain sockets are served without a task each, as in production.
+        options: As for :class:`~trio_lua.server.worker.Worker`.
+
+    Raises:
+        ConfigError: The configuration cannot be used.
+        LuaError: ``init_by_lua*`` failed.
+    """
     async with trio.open_nursery() as nursery:
-        epoch = None if clock is None else clock.epoch
-        worker = Worker(
-            conf,
-            error_log=log,
-            product=product,
-            parked=False,
-            epoch=epoch,
-            network=None if network is None else network.bound(nursery),
-        )
+        bound = network.bound(nursery) if isinstance(network, LuaNetwork) else network
+        if measured():
+            # there is one hook for both
+            options["guarded"] = False
+        worker = Worker(conf, error_log=log, parked=parked, network=bound, **options)
         # from init_by_lua* on
         with watching(worker.runtime):
             await nursery.start(worker.run, [])
-            async with trio.open_nursery() as clients:
-                server = LuaServer(worker, log, clients)
-                server.lua.watch()
-                try:
-                    yield server
-                    # what the test has begun and closed may need a turn to end
-                    for _ in range(100):
-                        if not worker.connections:
-                            break
-                        await trio.testing.wait_all_tasks_blocked()
-                    server.check_leaks(allowed=allow_leaks)
-                finally:
-                    server.report.finish()
-                clients.cancel_scope.cancel()
+            yield worker
         nursery.cancel_scope.cancel()
+
+
+async def idle(worker: Worker) -> None:
+    """Let connections end that clients have closed; they may need a turn for it."""
+    for _ in range(100):
+        if not worker.connections:
+            break
+        await trio.testing.wait_all_tasks_blocked()

@@ -446,8 +446,7 @@ class _Run:
     def _lines(self) -> list[str]:
         # in the form that patterns are about
         text = "\n".join(
-            f"[{record.level.removeprefix('stderr')}] 1#0: *{record.connection} {record.message}"
-            for record in self.log
+            f"[{record.level}] 1#0: *{record.connection} {record.message}" for record in self.log
         )
         return [
             f"{line}\n" for line in text.encode("utf-8", "replace").decode("latin-1").split("\n")
