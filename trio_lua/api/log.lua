@@ -15,7 +15,7 @@ local EXIT_WORKER = 0x2000
 
 -- ", client: A, server: S, request: "...", host: "h"", as nginx ends a line about a request.
 local function suffix(r)
-    local logging = r.phase == 0x10 and not r.main and " while logging request" or ""
+    local logging = r.phase == 0x10 and not r.main and " while logging request" or (r.main or r).doing or ""
     if r.fake then
         local name = r.phase ~= EXIT_WORKER and rt.context_names[r.phase]
         return (name and ", context: " .. name or "") .. (r.origin or "")

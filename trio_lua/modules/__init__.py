@@ -8,7 +8,7 @@ Each is a module, or a folder: its directives and its Python half in ``__init__.
 
 from __future__ import annotations
 
-from trio_lua.modules import auth_basic, auth_request, dav, echo, headers_more, map, set_misc
+from trio_lua.modules import auth_basic, auth_request, dav, echo, headers_more, map, memc, set_misc
 from trio_lua.request.module import Exchange, Module
 
 __all__ = ["BUNDLED", "Exchange", "Module"]
@@ -21,4 +21,5 @@ BUNDLED: tuple[Module, ...] = (
     set_misc.MODULE,
     map.MODULE,
     dav.MODULE,
+    memc.MODULE,
 )
