@@ -317,6 +317,12 @@ class TestInitWorker:
                 assert running.worker.runtime.sockets.open == 0
                 assert running.log.text(4) == ""
 
+    async def test_its_globals_are_everybodys(self, serve: Serve) -> None:
+        http = OFF + "init_worker_by_lua_block { answer = 42 ngx.sleep(0) also = answer }"
+        conf = nginx("location /t { content_by_lua_block { ngx.say(answer, also) } }", http)
+        async with serve(conf) as running:
+            assert (await (await running.connect()).get("/t"))[2] == b"4242\n"
+
     async def test_failure(self, serve: Serve, autojump_clock: object) -> None:
         http = OFF + "init_worker_by_lua_block { ngx.sleep(1) error('no') }"
         async with serve(nginx("location /t { return 200; }", http)) as running:

@@ -52,10 +52,7 @@ local function protected(r, phase, f)
     r.phase = old
 end
 
--- Run a handler; its results are those of rt.export.run_sync.
-function rt.export.start_handler(id, handler, phase, path)
-    local r = requests[id]
-    local fn, err = closure(r, handler, path)
+local function start(r, phase, fn, err)
     if not fn then
         keep(r, false, err)
         return 0
@@ -64,14 +61,21 @@ function rt.export.start_handler(id, handler, phase, path)
     return start_thread(r, protected, r, phase, fn)
 end
 
+-- Run a handler; its results are those of rt.export.run_sync.
+function rt.export.start_handler(id, handler, phase, path)
+    local r = requests[id]
+    return start(r, phase, closure(r, handler, path))
+end
+
 -- The same for a handler outside of requests: the number of what stands in for one, to be released, and the outcome.
 function rt.export.start_main(handler, phase, path)
     local id = rt.new_id()
-    requests[id] = {
+    local r = {
         id = id, fake = true, phase = phase, loc = rt.main_location, start = 0, main = false, status = 0,
         began = py.now(),
     }
-    return id, rt.export.start_handler(id, handler, phase, path)
+    requests[id] = r
+    return id, start(r, phase, rt.main_closure(handler, path))
 end
 
 -- ------------------------------------------------------------------ filters

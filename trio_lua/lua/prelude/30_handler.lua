@@ -284,14 +284,25 @@ rt.run_init = run_init
 -- What a request reads of its location, for code that runs in none.
 rt.main_location = {}
 
+local function main_factory(id, path)
+    if path then
+        return compile_file(path)
+    end
+    return compile(id)
+end
+
+-- A handler outside of requests, whose globals are everybody's; or nil and an error.
+function rt.main_closure(id, path)
+    local factory, err = main_factory(id, path)
+    if not factory then
+        return nil, err
+    end
+    return factory()
+end
+
 -- init_by_lua and the like: no request at all (init) or one without a client (init_worker).
 function rt.export.run_main(id, path, phase)
-    local factory, err
-    if path then
-        factory, err = compile_file(path)
-    else
-        factory, err = compile(id)
-    end
+    local factory, err = main_factory(id, path)
     if not factory then
         return false, err
     end
