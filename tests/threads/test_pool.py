@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -117,6 +118,16 @@ async def test_a_task_runs_in_a_thread_and_its_vm_is_used_again(pools: Pools) ->
     assert seen[0][1] is seen[1][1]
     stats = pool.stats()
     assert (stats.vms, stats.idle, stats.done, stats.running) == (1, 1, 2, 0)
+
+
+async def test_the_signal_of_the_profiler_is_for_other_threads(pools: Pools) -> None:
+    pool = await pools()
+    inside = await pool.run(
+        Task(), lambda _vm: Stretch(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    )
+    assert signal.SIGPROF in inside
+    outside = await trio.to_thread.run_sync(signal.pthread_sigmask, signal.SIG_BLOCK, ())
+    assert signal.SIGPROF not in outside
 
 
 async def test_the_queue_has_a_bound(

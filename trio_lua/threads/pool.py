@@ -14,6 +14,7 @@ thread has come back. A VM that was interrupted, or failed in a way that leaves 
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ __all__ = ["Deadlock", "QueueFull", "State", "Stats", "Stretch", "Task", "TaskEr
 
 #: Seconds after which a VM that nobody needs is dropped.
 IDLE = 60.0
+
+#: What LuaJIT samples the worker's VM with is for the thread of that, and would break off calls that block here.
+_NOT_OURS = (signal.SIGPROF,)
 
 #: Seconds between two attempts to get VMs back while no task can run.
 RECLAIM = 1.0
@@ -357,12 +361,19 @@ class ThreadPool(Generic[V]):
         vm, work = task._vm, task._work
         assert work is not None
         make = self._prepare() if vm is None else None
-
         began = False
 
         def in_thread() -> Stretch:
             nonlocal vm, began
             began = True
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_OURS)
+            try:
+                return stretch_of_task()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+        def stretch_of_task() -> Stretch:
+            nonlocal vm
             if vm is None:
                 assert make is not None
                 vm = task._vm = make()
