@@ -102,6 +102,9 @@ BURSTS = (
     Burst("large", "8 KB response", "/large", LARGE),
     Burst("echo", "4 KB POST echoed", "/echo", POSTED, body=POSTED),
     Burst("shdict", "ngx.shared: 1,000 x (get, set, incr)", "/shdict", lua=True),
+    Burst("spawn", "100 x spawn and wait for a light thread that has ended", "/spawn", lua=True),
+    Burst("turns", "100 x ngx.sleep(0)", "/turns", lua=True),
+    Burst("strings", "strings: 1,000 x build, cut and join", "/strings", lua=True),
     Burst(
         "thread",
         "an empty task in a thread pool, one at a time",

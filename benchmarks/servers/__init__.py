@@ -111,6 +111,13 @@ _ALL = (
         _packages("trio_lua"),
         runs_lua=True,
     ),
+    Server(
+        "trio_lua-unbounded",
+        "trio_lua, no lua_cpu_budget",
+        _module("trio_lua_server", "--mode", "unbounded"),
+        _packages("trio_lua"),
+        runs_lua=True,
+    ),
     Server("nginx-lua", "nginx + lua module", nginx.command, nginx.missing, runs_lua=True),
     Server(
         "granian-rsgi",

@@ -75,6 +75,36 @@ http {{
                 ngx.say("{_HELLO}")
             }}
         }}
+        location /spawn {{
+            content_by_lua_block {{
+                local spawn, wait = ngx.thread.spawn, ngx.thread.wait
+                local function f(n) return n end
+                for i = 1, 100 do
+                    wait(spawn(f, i))
+                end
+                ngx.say("{_HELLO}")
+            }}
+        }}
+        location /turns {{
+            content_by_lua_block {{
+                for i = 1, 100 do
+                    ngx.sleep(0)
+                end
+                ngx.say("{_HELLO}")
+            }}
+        }}
+        location /strings {{
+            content_by_lua_block {{
+                local parts = {{}}
+                for i = 1, 1000 do
+                    local key = "key" .. i % 10
+                    local value = key:sub(2, 4) .. "=" .. i
+                    parts[i] = value:upper()
+                end
+                assert(#table.concat(parts, "&") > 1000)
+                ngx.say("{_HELLO}")
+            }}
+        }}
         location /thread {{
             content_by_lua_block {{
                 assert(ngx.run_worker_thread("tasks", "string", "len", ""))

@@ -1,7 +1,8 @@
-"""trio_lua in one of its three ways of serving.
+"""trio_lua in one of its ways of serving.
 
 ``parked`` is the default of a server. ``task`` gives every connection a task, as TLS and foreign streams have it. ``h11``
-is parked, but every head takes the long way past the recogniser.
+is parked, but every head takes the long way past the recogniser. ``unbounded`` is parked, and nobody watches for Lua code that
+never ends.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ __all__ = ["main"]
 
 
 async def _serve(port: int, mode: str) -> None:
-    config = nginx.loads(lua_app.conf(port))
+    text = lua_app.conf(port)
+    if mode == "unbounded":
+        text = text.replace("http {", "http { lua_cpu_budget 0; lua_cpu_warning 0;", 1)
+    config = nginx.loads(text)
     worker = Worker(
         config,
         error_log=ErrorLog("stderr", "warn"),
@@ -36,7 +40,7 @@ async def _serve(port: int, mode: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--mode", choices=("parked", "task", "h11"), default="parked")
+    parser.add_argument("--mode", choices=("parked", "task", "h11", "unbounded"), default="parked")
     options = parser.parse_args()
     trio.run(_serve, options.port, options.mode)
 

@@ -14,6 +14,7 @@ PAGES = [
     DOCS / "tutorial.md",
     *sorted((DOCS / "how-to").glob("*.md")),
     DOCS / "reference" / "python-api.md",
+    DOCS / "reference" / "trio-module.md",
     DOCS / "reference" / "logs.md",
     DOCS / "reference" / "exit-statuses.md",
     *sorted((DOCS / "explanation").glob("*.md")),

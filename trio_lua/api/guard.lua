@@ -4,7 +4,7 @@
 -- below) sees how long the present *slice* has run, the stretch from one resume to the next wait. When it has
 -- run for too long, a thread of ours (guard.py) sets a hook, which fires at the next instruction: the profiler's own callback must
 -- neither fail nor set hooks. The hook looks again, and then ends the handler by an error at every
--- instruction, so that no pcall can catch it. A server pays for this 100 times in a second of computing, and idle
+-- instruction, so that no pcall can catch it. A server pays for this 50 times in a second of computing, and idle
 -- servers not at all.
 --
 -- No slice announces its beginning. All of them set S.now, the cached time, so a sample marks the slice by a value of S.now
@@ -34,7 +34,7 @@ local C = ffi.C
 local WARN = 5
 -- CLOCK_THREAD_CPUTIME_ID
 local CLOCK = ffi.os == "OSX" and 16 or 3
-local SAMPLES = "li10"
+local SAMPLES = "li20"
 -- One step of a time in seconds since 1970.
 local STEP = 2.4e-7
 
