@@ -112,7 +112,7 @@ setmetatable(ngx, {
 
 -- Modules of ours that are about requests or the event loop; they, too, load and then fail.
 local MODULES = {
-    "ngx.ipc", "ngx.location.stream", "ngx.process", "ngx.req", "ngx.resp", "ngx.semaphore", "ngx.ssl",
+    "ngx.ipc", "ngx.location.stream", "ngx.pipe", "ngx.process", "ngx.req", "ngx.resp", "ngx.semaphore", "ngx.ssl",
     "ngx.ssl.clienthello", "ngx.ssl.session", "resty.threadpool", "trio",
 }
 
