@@ -127,7 +127,7 @@ async def test_a_stop_under_load(serve: Serve, autojump_clock: Clock) -> None:
         running.worker.quit()
         await client.rest()
         assert trio.current_time() - started == pytest.approx(5, abs=0.1)
-        lines = [text for level, text in running.log.records if level == 4]
+        lines = [text for level, text in running.log.lines if level == 4]
         pattern = re.compile(
             r"cancelled entry thread \d+ of (GET /\d+|ngx.timer) at content_by_lua\(nginx.conf:3\):(\d), "
             r"sleeping, age \d\.\d+ s: the time to shut down is over"

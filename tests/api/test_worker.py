@@ -49,7 +49,7 @@ async def test_alone() -> None:
     log = MemoryLog()
     await run(Worker(conf(TELL, TELL, TELL), error_log=log))
     pid = os.getpid()
-    [init, init_worker, exit_worker] = [text for _, text in log.records]
+    [init, init_worker, exit_worker] = [text for _, text in log.lines]
     assert f"single 0 1 {pid} {DISABLED}" in init
     assert f"single 0 1 {pid} {DISABLED}" in init_worker
     assert f"single 0 1 {pid} {pid}" in exit_worker
@@ -62,7 +62,7 @@ def test_init_by_lua_runs_in_a_master_without_an_event_loop() -> None:
     worker.init()
     worker.init()
     worker.close()
-    [(_, text)] = log.records
+    [(_, text)] = log.lines
     assert f"master nil 3 42 {DISABLED}" in text
 
 
@@ -87,7 +87,7 @@ async def test_a_child_of_a_master(place: Place, expected: str) -> None:
     worker.init()
     worker.set_place(place)
     await run(worker)
-    assert expected in log.records[-1][1]
+    assert expected in log.lines[-1][1]
 
 
 @pytest.mark.parametrize(
@@ -111,5 +111,5 @@ def test_a_privileged_agent(kind: str, call: str, expected: str) -> None:
     worker.init()
     wanted = worker.runtime.vm.export("privileged_agent")() is not None
     worker.close()
-    assert expected in log.records[-1][1]
+    assert expected in log.lines[-1][1]
     assert wanted == expected.startswith("true")

@@ -60,7 +60,7 @@ def test_a_copy_of_the_original_in_the_path_is_not_used(lua: Lua) -> None:
     ) == ["0.1.25", "function"]
 
 
-@pytest.mark.parametrize("name", ["ngx.balancer", "ngx.pipe", "resty.core.nothing"])
+@pytest.mark.parametrize("name", ["ngx.balancer", "resty.core.nothing"])
 def test_originals_that_cannot_work_are_not_found(lua: Lua, name: str) -> None:
     lua.file(name.replace(".", "/") + ".lua", 'error("original")')
     ok, err = lua.eval(f'out(pcall(require, "{name}"))')
