@@ -27,12 +27,12 @@ local rt = ...
 
 local S, threads = rt.S, rt.threads
 local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, coroutine.yield
-local raw_status, raw_running, raw_wrap = coroutine.status, coroutine.running, coroutine.wrap
+local raw_status = coroutine.status
 local error, type, tostring, select, setmetatable, pairs = error, type, tostring, select, setmetatable, pairs
 local getinfo, getlocal = debug.getinfo, debug.getlocal
-local concat, sub, find, gmatch = table.concat, string.sub, string.find, string.gmatch
+local find, gmatch = string.find, string.gmatch
+local frames, blocks_text = rt.frames, rt.blocks_text
 local next, unpack = next, unpack
-local band = require("bit").band
 
 local DONE, SUSPENDED, FAILED, EXIT, EXEC, JUMP = 0, 1, 2, 3, 4, 5
 rt.outcome = { DONE = DONE, SUSPENDED = SUSPENDED, FAILED = FAILED, EXIT = EXIT, EXEC = EXEC, JUMP = JUMP }
@@ -98,95 +98,30 @@ local function message(err)
 end
 rt.error_text = message
 
--- ------------------------------------------------------------------ tracebacks
---
--- In the form of OpenResty's. Frames of this package stand for what is C there: a call into it is
--- one line "[C]: in function 'NAME'", what lies below the user's outermost frame is left out,
--- and a handler, which is a function(...) here, is a main chunk.
-
-local MAX_FRAMES, MAX_BLOCKS = 22, 5
-
-local function describe(info, outermost)
-    local text = "\n\t" .. info.short_src .. ":"
-    if info.currentline > 0 then
-        text = text .. info.currentline .. ":"
-    end
-    if info.namewhat ~= "" then
-        return text .. " in function '" .. info.name .. "'"
-    elseif info.what == "main" or (outermost and info.linedefined == 1 and info.isvararg) then
-        return text .. " in main chunk"
-    elseif info.what == "C" then
-        return text .. " ?"
-    end
-    return text .. " in function <" .. info.short_src .. ":" .. info.linedefined .. ">"
-end
-
--- "\n\tFILE:LINE: in function 'NAME'" for each frame of coroutine co; without co of the running
--- one, from `level` outwards (0 is who calls this).
-local function frames(co, level)
-    level = co and 0 or level + 2
-    local lines, n = {}, 0
-    local waiting, n_waiting = {}, 0 -- frames of C and of this package, until a user's frame follows
-    local last -- the user's outermost frame so far, and the place of its line
-    local last_at
-    while true do
-        local info
-        if co then
-            info = getinfo(co, level, "Snlfu")
-        else
-            info = getinfo(level, "Snlfu")
-        end
-        if not info or info.func == rt.run_sync then
-            -- a filter may run on the stack of the handler whose output it filters
-            break
-        end
-        level = level + 1
-        if sub(info.source, 1, 5) == "=ngx/" then
-            n_waiting = 1
-            waiting[1] = info.namewhat ~= "" and "\n\t[C]: in function '" .. info.name .. "'" or "\n\t[C]: ?"
-        elseif info.what == "C" then
-            n_waiting = n_waiting + 1
-            waiting[n_waiting] = describe(info)
-        else
-            for i = 1, n_waiting do
-                lines[n + i] = waiting[i]
-            end
-            n = n + n_waiting
-            n_waiting = 0
-            n = n + 1
-            lines[n] = describe(info)
-            last, last_at = info, n
-            if n > MAX_FRAMES then
-                -- an overflown stack has frames without end
-                break
-            end
-        end
-    end
-    if last then
-        lines[last_at] = describe(last, true)
-    end
-    if n > MAX_FRAMES then
-        return concat(lines, "", 1, MAX_FRAMES) .. "\n\t..."
-    end
-    return concat(lines, "", 1, n)
-end
-rt.frames = frames
-
--- A list of frames(), from the coroutine where it happened to the light thread.
-local function blocks_text(blocks)
-    local text = "coroutine 0:" .. blocks[1]
-    for i = 2, #blocks < MAX_BLOCKS and #blocks or MAX_BLOCKS do
-        text = text .. "\ncoroutine " .. i - 1 .. ":" .. blocks[i]
-    end
-    return text
-end
-
 -- ------------------------------------------------------------------ running
 
 -- The coroutine that spawned a user thread's. Neither keeps the other alive.
 local parent_of = setmetatable({}, { __mode = "kv" })
 
-local after, proceed, status_of
+-- The status of a coroutine that Lua takes for suspended, when it is not for its resumer: it
+-- waits for an operation ("running"), for a coroutine that does ("normal"), or has been left for good.
+local hidden = setmetatable({}, { __mode = "k" })
+
+local function status_of(co)
+    local status = raw_status(co)
+    local th = thread_of[co]
+    if th and th.state then
+        return th.state
+    elseif status ~= "suspended" then
+        return status
+    elseif th then
+        return th == FREE and "dead" or th.below and "normal" or "running"
+    end
+    return hidden[co] or status
+end
+rt.coroutine_status, rt.hidden_status = status_of, hidden
+
+local after, proceed
 
 -- Run a thread on, with S.r set.
 local function go_on(th, ...)
@@ -637,7 +572,7 @@ function rt.rouse(th)
 end
 
 -- coroutine.yield of a light thread: others that can go on have their turn.
-local YIELD = rt.add_answer(function(th, run)
+rt.YIELD = rt.add_answer(function(th, run)
     post(run, th)
     return proceed(run)
 end)
@@ -728,196 +663,4 @@ function rt.export.log_thread(id, level, message)
     end
 end
 
--- ------------------------------------------------------------------ coroutine.*
-
-local allowed = rt.allowed or {}
-local YIELDABLE = allowed["coroutine"] or 0
-local PLAIN = rt.plain_coroutine_phases or 0
-
--- Whether the wrapped versions are to be used; throws where OpenResty does.
-local function wrapped(r)
-    if not r then
-        return false
-    end
-    local phase = r.phase
-    if band(phase, YIELDABLE) ~= 0 then
-        return true
-    end
-    if band(phase, PLAIN) ~= 0 then
-        return false
-    end
-    error("API disabled in the context of " .. (rt.context_names[phase] or "unknown"), 3)
-end
-
--- The status of a coroutine that Lua takes for suspended, when it is not for its resumer: it
--- waits for an operation ("running"), for a coroutine that does ("normal"), or has been left for good.
-local hidden = setmetatable({}, { __mode = "k" })
-
-status_of = function(co)
-    local status = raw_status(co)
-    local th = thread_of[co]
-    if th and th.state then
-        return th.state
-    elseif status ~= "suspended" then
-        return status
-    elseif th then
-        return th == FREE and "dead" or th.below and "normal" or "running"
-    end
-    return hidden[co] or status
-end
-
-local function resume_again(co, ...)
-    hidden[co] = nil
-    return raw_resume(co, ...)
-end
-
--- Pass an operation of coroutine co below up, and its results down. th.below lists those coroutines, from the one
--- that the thread has resumed to the one that waits.
-local function relayed(th, ...)
-    th.below = th.below.below
-    return ...
-end
-
-local function yield_upwards(co, ...)
-    local th = S.th
-    th.below = { co = co, below = th.below }
-    return relayed(th, raw_yield(RELAYED, ...))
-end
-
-local relay, pass
-
--- Results of co's coroutine.resume, once it has really returned, failed or yielded to it.
-pass = function(co, ok, ...)
-    if ok then
-        local mark = ...
-        if mark == OP or mark == RELAYED or mark == LEAVE then
-            return relay(co, ...)
-        end
-    end
-    return ok, ...
-end
-
-relay = function(co, mark, ...)
-    if mark ~= LEAVE then
-        hidden[co] = mark == OP and "running" or "normal"
-        return pass(co, resume_again(co, yield_upwards(co, ...)))
-    end
-    hidden[co] = "dead"
-    local outcome, err = ...
-    if outcome == FAILED then
-        -- an error out of a wrap function goes no further than the next coroutine.resume
-        return false, err
-    end
-    return leave(...)
-end
-
-local function co_resume(co, ...)
-    if type(co) ~= "thread" then
-        error("bad argument #1 to 'resume' (coroutine expected)", 2)
-    end
-    if not wrapped(S.r) then
-        return raw_resume(co, ...)
-    end
-    local status = status_of(co)
-    if status ~= "suspended" then
-        return false, "cannot resume " .. status .. " coroutine"
-    end
-    return pass(co, raw_resume(co, ...))
-end
-
-local function co_create(f)
-    if type(f) ~= "function" then
-        error("bad argument #1 to 'create' (Lua function expected)", 2)
-    end
-    wrapped(S.r)
-    return raw_create(f)
-end
-
-local function co_yield(...)
-    local th = S.th
-    if th then
-        if th.co == raw_running() then
-            return suspend(YIELD)
-        end
-        return raw_yield(...)
-    end
-    wrapped(S.r)
-    if S.sync and raw_running() == S.sync then
-        -- a filter that runs on the stack of a light thread
-        error("attempt to yield across C-call boundary", 2)
-    end
-    return raw_yield(...)
-end
-
-local relay_wrap
-
--- An error inside ends what called: past every pcall, up to the next coroutine.resume or the light
--- thread, where `blocks` become the traceback.
-local function unwrap(co, ok, ...)
-    local mark = ...
-    if ok then
-        if mark == OP or mark == RELAYED or mark == LEAVE then
-            return relay_wrap(co, ...)
-        end
-        return ...
-    end
-    return leave(FAILED, mark, { rt.load_trace(mark) or frames(co) })
-end
-
-relay_wrap = function(co, mark, ...)
-    if mark ~= LEAVE then
-        hidden[co] = mark == OP and "running" or "normal"
-        return unwrap(co, resume_again(co, yield_upwards(co, ...)))
-    end
-    hidden[co] = "dead"
-    local outcome, err, blocks = ...
-    if outcome == FAILED then
-        blocks[#blocks + 1] = frames(co)
-        return leave(FAILED, err, blocks)
-    end
-    return leave(...)
-end
-
-local function co_wrap(f)
-    if type(f) ~= "function" then
-        error("bad argument #1 to 'wrap' (Lua function expected)", 2)
-    end
-    if not wrapped(S.r) then
-        return raw_wrap(f)
-    end
-    local co = raw_create(f)
-    return function(...)
-        local r = S.r
-        if not r then
-            error("no request found", 2)
-        elseif not wrapped(r) then
-            error("API disabled in the context of " .. rt.context_names[r.phase], 2)
-        end
-        local status = status_of(co)
-        if status ~= "suspended" then
-            return false, "cannot resume " .. status .. " coroutine"
-        end
-        return unwrap(co, raw_resume(co, ...))
-    end
-end
-
-local function co_status(co)
-    if type(co) ~= "thread" then
-        error("bad argument #1 to 'status' (coroutine expected)", 2)
-    end
-    wrapped(S.r)
-    return status_of(co)
-end
-
 rt.marks = { OP = OP, RELAYED = RELAYED, END = END, LEAVE = LEAVE, CANCEL = CANCEL }
-rt.yield_upwards = yield_upwards
-
-coroutine._create, coroutine._resume, coroutine._yield = raw_create, raw_resume, raw_yield
-coroutine._wrap, coroutine._status = raw_wrap, raw_status
-coroutine.create, coroutine.resume, coroutine.yield = co_create, co_resume, co_yield
-coroutine.wrap, coroutine.status = co_wrap, co_status
--- OpenResty's names for its own versions, of which the public ones choose by phase
-coroutine.__create, coroutine.__resume, coroutine.__yield = co_create, co_resume, co_yield
-coroutine.__wrap, coroutine.__status = co_wrap, co_status
--- not in OpenResty, and its answer would be another one here
-coroutine.isyieldable = nil
