@@ -30,6 +30,10 @@ local function suffix(r)
     if r.parent then
         text = text .. ', subrequest: "' .. r.uri .. '"'
     end
+    local upstream = r.upstream
+    if upstream and upstream.url then
+        text = text .. ', upstream: "' .. upstream.url .. '"'
+    end
     local host = r.raw ~= "" and rt.header_in(r, "host")
     if host then
         text = text .. ', host: "' .. host .. '"'

@@ -166,6 +166,10 @@ class Sockets:
         """The resolver of a location."""
         return self._resolvers[number - 1] if number else self._system
 
+    def resolver_of(self, settings: Settings) -> Resolver:
+        """The same by the location's settings."""
+        return self.resolver(self._resolver_number(settings.resolver))
+
     # -------------------------------------------------------------------- calls
 
     def _connect(

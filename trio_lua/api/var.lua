@@ -274,6 +274,8 @@ local function get(r, name)
         return sent_header(r, sub(rest, 6))
     elseif prefix == "ssl" then
         return py.variable(r.cid, r.id, name)
+    elseif prefix == "upstream" then
+        return r.upstream and r.upstream[name]
     end
     local n = tonumber(name)
     if n then

@@ -8,7 +8,17 @@ Each is a module, or a folder: its directives and its Python half in ``__init__.
 
 from __future__ import annotations
 
-from trio_lua.modules import auth_basic, auth_request, dav, echo, headers_more, map, memc, set_misc
+from trio_lua.modules import (
+    auth_basic,
+    auth_request,
+    dav,
+    echo,
+    headers_more,
+    map,
+    memc,
+    proxy,
+    set_misc,
+)
 from trio_lua.request.module import Exchange, Module
 
 __all__ = ["BUNDLED", "Exchange", "Module"]
@@ -22,4 +32,5 @@ BUNDLED: tuple[Module, ...] = (
     map.MODULE,
     dav.MODULE,
     memc.MODULE,
+    proxy.MODULE,
 )
