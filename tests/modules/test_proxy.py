@@ -93,6 +93,8 @@ async def test_request(site: Open) -> None:
             location /var { proxy_pass http://127.0.0.1:$arg_port/x?y=$arg_y; }
             location /name { proxy_pass http://localhost:PORT; }
             location /rewritten { rewrite ^ /one/two? break; proxy_pass http://127.0.0.1:PORT/b; }
+            location /split { rewrite_by_lua_block { ngx.req.set_uri("/x\\r\\ny", false, true) }
+                proxy_pass http://127.0.0.1:PORT; }
             location /set { proxy_pass http://127.0.0.1:PORT; proxy_http_version 1.1;
                 proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
                 proxy_set_header Accept ""; proxy_set_header Connection ""; }
@@ -115,6 +117,7 @@ async def test_request(site: Open) -> None:
                 (f"/var?port={peer.port}&y=1", "/x?y=1"),
                 ("/name", "/name"),
                 ("/rewritten/x?a=b", "/one/two"),
+                ("/split", "/x%0D%0Ay"),
             ]:
                 await server.text(target)
                 assert mirror.lines[0] == f"GET {expected} HTTP/1.0"
@@ -189,6 +192,19 @@ async def test_response(site: Open) -> None:
         assert peer.open == 0
 
 
+async def test_missing_slash(site: Open) -> None:
+    text = """
+        location /a/ { proxy_pass http://127.0.0.1:1; header_filter_by_lua_block { ngx.header.Seen = 1 } }
+        location /b/ { proxy_pass http://127.0.0.1:1; }
+        location /b { echo b; }
+    """
+    async with site(text) as server:
+        status, headers, _ = await server.get("/a?x=y")
+        assert (status, headers["location"]) == (301, "http://localhost/a/?x=y")
+        assert headers["seen"] == "1"
+        assert await server.text("/b") == "b\n"
+
+
 async def test_intercepted_errors(site: Open) -> None:
     peer_answer = b"HTTP/1.0 404 Nope\r\nContent-Length: 4\r\n\r\nnope"
 
@@ -216,6 +232,10 @@ async def test_intercepted_errors(site: Open) -> None:
         ((), "upstream prematurely closed connection while reading response header from upstream"),
         ((b"HTTP/1.1 200 OK\r\n",), "upstream prematurely closed connection while reading resp"),
         ((b"nonsense\r\n\r\n",), "upstream sent invalid header while reading response header"),
+        (
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",),
+            'upstream sent "Content-Length" and "Transfer-Encoding" headers at the same time',
+        ),
         ((b"HTTP/1.1 200 OK\r\nA: " + b"x" * 9000,), "upstream sent too big header while reading"),
     ],
 )

@@ -253,6 +253,7 @@ class LocationBlock(Block):
             internal=values.get("internal", around is not None and around.internal),
             alias=values.get("alias"),
             try_files=values.get("try_files"),
+            auto_redirect=values.get("auto_redirect", False),
             handlers=MappingProxyType({k: _frozen(v) for k, v in self.handlers.items()})
             if self.handlers
             else _NOTHING,

@@ -411,6 +411,8 @@ class Location:
     limit_except: LimitExcept | None = None
     #: The content handler of a directive module, if it is one: its name and its value.
     handlers: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    #: Whether a path that lacks only the last "/" of this one comes here, too; the handler redirects it.
+    auto_redirect: bool = False
 
 
 @dataclass(frozen=True, slots=True)

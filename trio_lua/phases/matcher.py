@@ -303,6 +303,10 @@ class _Level:
                 if node is None:
                     node = nodes[path] = _Prefix(path)
                 self._add_path(node, location, regexes)
+        for path, node in nodes.items():
+            # its content handler makes the redirect to "/path/"
+            if node.prefix is not None and node.prefix.auto_redirect and path[:-1] not in nodes:
+                self._exact[path[:-1]] = node.prefix
         self._prefixes = [node for _, node in sorted(nodes.items()) if node.prefix is not None]
         self._paths = [node.path for node in self._prefixes]
         chain: list[_Prefix] = []

@@ -19,7 +19,7 @@ TABLE = DirectiveTable()
 _LATER = {
     "such setting of TLS": ("ssl_*",),
     "raw OpenSSL setting": ("lua_ssl_*",),
-    "proxying": (
+    "such way of proxying": (
         "upstream",
         "balancer_by_lua*",
         "lua_upstream_skip_openssl_default_verify",

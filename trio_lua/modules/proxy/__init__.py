@@ -36,7 +36,6 @@ _PLACES = Context.SETTING
 
 #: Settings that hold for what is never done here: nothing is buffered in the response, there is one server.
 _ACCEPTED = {
-    "proxy_buffering": takes(1),
     "proxy_buffers": takes(2),
     "proxy_busy_buffers_size": takes(1),
     "proxy_request_buffering": takes(1),
@@ -135,6 +134,9 @@ def _pass(use: Use) -> None:
     except ValueError as error:
         raise use.error(str(error)) from None
     use.set_content("proxy", target)
+    path = use.location.path
+    if use.location.kind in (MatchKind.PREFIX, MatchKind.PREFIX_FINAL) and path.endswith("/"):
+        use.location.values["auto_redirect"] = len(path) > 1
 
 
 def _accept(use: Use) -> None:
@@ -160,6 +162,7 @@ def _buffer_size(use: Use) -> None:
 @MODULE.directive("proxy_pass_request_headers", _PLACES, takes(1))
 @MODULE.directive("proxy_pass_request_body", _PLACES, takes(1))
 @MODULE.directive("proxy_ignore_client_abort", _PLACES, takes(1))
+@MODULE.directive("proxy_buffering", _PLACES, takes(1))
 @MODULE.directive("proxy_intercept_errors", _PLACES, takes(1))
 def _switch(use: Use) -> None:
     use.put_setting(use.name, use.switch())
@@ -223,6 +226,10 @@ def _redirect(use: Use) -> None:
 # ---------------------------------------------------------------------------- request
 
 
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
 def _variable(name: str) -> Template:
     return Template(f"${name}", (Var(name),))
 
@@ -246,13 +253,13 @@ _OWN_HEADERS = (
 
 def _target_uri(request: Request, target: Target, url: Url) -> bytes:
     """What is asked for: as it came, or with the location's path replaced."""
-    uri = url.uri.encode("utf-8", "surrogateescape")
+    uri = _bytes(url.uri)
     if uri and target.text.literal is None:
         return uri
     get = request.lua.get
     raw: bytes = get(request.id, b"unparsed_uri")
     args = request.args
-    path, mark, raw_args = raw.partition(b"?")
+    _path, mark, raw_args = raw.partition(b"?")
     if (
         not uri
         and not get(request.id, b"main")
@@ -266,10 +273,8 @@ def _target_uri(request: Request, target: Target, url: Url) -> bytes:
         # what has been changed in this location stands for itself
         uri = b""
     elif uri:
-        rest = rest[len(target.location.encode("utf-8", "surrogateescape")) :]
-    if get(request.id, b"internal") or get(request.id, b"main") or b"%" in path:
-        rest = escape(rest, Escape.URI)
-    return uri + rest + (b"?" + args if args else b"")
+        rest = rest[len(_bytes(target.location)) :]
+    return uri + escape(rest, Escape.URI) + (b"?" + args if args else b"")
 
 
 async def _body(request: Request) -> tuple[bytes, str | None, int | None]:
@@ -319,16 +324,21 @@ def _head(request: Request, method: bytes, uri: bytes, length: int | None) -> by
 
 @MODULE.content("proxy")
 async def _proxy(request: Request, target: Target) -> int | None:
+    if request.location.auto_redirect and request.uri + b"/" == _bytes(target.location):
+        place = escape(request.uri, Escape.URI) + b"/"
+        args = request.args
+        _set_absolute(request, b"Location", place + b"?" + args if args else place)
+        return 301
     text = request.evaluate(target.text).decode("utf-8", "surrogateescape")
     try:
         url = parse_url(text)
     except ValueError as error:
-        request.log(4, f'{error} in "{text}"'.encode("utf-8", "surrogateescape"))
+        request.log(4, _bytes(f'{error} in "{text}"'))
         return 500
     uri = _target_uri(request, target, url) or b"/"
     begin = partial(_begin, request, target, url)
     transfer = Transfer(request, url.host, url.port, uri, begin)
-    transfer.note(b"proxy_host", url.name.encode("utf-8", "surrogateescape"))
+    transfer.note(b"proxy_host", _bytes(url.name))
     transfer.note(b"proxy_port", url.port_text.encode())
     try:
         data, file, length = await _body(request)
@@ -336,7 +346,8 @@ async def _proxy(request: Request, target: Target) -> int | None:
         return error.status
     chosen: Template | None = request.setting("proxy_method")
     method = request.method if chosen is None else request.evaluate(chosen)
-    return await transfer.run(method, _head(request, method, uri, length) + data, file)
+    head = _head(request, method, uri, length)
+    return await transfer.run(method, head + data, file)
 
 
 # --------------------------------------------------------------------------- response
@@ -405,9 +416,13 @@ def _set_location(request: Request, target: Target, url: Url, name: bytes, value
     if changed is None:
         request.lua.add_header(request.id, name, value)
         return
+    _set_absolute(request, name, changed)
+
+
+def _set_absolute(request: Request, name: bytes, target: bytes) -> None:
     variable = request.variable
     absolute = special.absolute_location(
-        changed,
+        target,
         request.plan.settings,
         scheme=variable(b"scheme") or b"http",
         host=variable(b"host") or b"",
@@ -437,9 +452,9 @@ def _redirected(request: Request, target: Target, url: Url, value: bytes) -> byt
             if whole is None:
                 continue
             if url.uri:
-                prefix, new = whole.encode(), target.location.encode()
+                prefix, new = _bytes(whole), _bytes(target.location)
             else:
-                prefix, new = whole.encode() + b"/", b"/"
+                prefix, new = _bytes(whole) + b"/", b"/"
         if value.startswith(prefix):
             return new + value[len(prefix) :]
     return None

@@ -273,13 +273,15 @@ class Transfer:
                     raise Failed(_BAD_GATEWAY, _PREMATURE)
                 parser.receive_data(data)
             elif isinstance(event, h11.Response):
+                _check_framing(event)
                 self._begun = True
                 self.note(b"upstream_status", b"%d" % event.status_code)
                 self.note(b"upstream_header_time", self._elapsed())
                 status = self._begin(self, event)
                 if status is not None:
                     return status
-                self._stage(_READING)
+                # nginx's words for the two ways of doing it
+                self._stage(_READING if self._setting("proxy_buffering", True) else _ANSWERING)
             elif isinstance(event, h11.Data):
                 shown = True
                 self._length += len(event.data)
@@ -288,6 +290,14 @@ class Transfer:
                 if not shown:
                     await request.send(b"")
                 return None
+
+
+def _check_framing(response: h11.Response) -> None:
+    names = {name for name, _ in response.headers}
+    if b"content-length" in names and b"transfer-encoding" in names:
+        # one of the two lengths would be handed on, and the other believed
+        message = b'upstream sent "Content-Length" and "Transfer-Encoding" headers at the same time'
+        raise Failed(_BAD_GATEWAY, message)
 
 
 def _malformed(error: h11.RemoteProtocolError, begun: bool, ended: bool) -> Failed:
