@@ -60,7 +60,11 @@ def refused(text: str) -> ConfigError:
         ("satisfy some;", 'invalid value "some"', 'one of "all", "any"'),
         ("ssl_conf_command a b;", '"ssl_conf_command" directive is not supported yet', "TLS"),
         ("upstream a { server b; }", '"upstream" directive is not supported yet', "proxying"),
-        ("proxy_pass http://a;", '"proxy_pass" directive is not supported yet', "no such way of proxying"),
+        (
+            "proxy_pass http://a;",
+            '"proxy_pass" directive is not supported yet',
+            "no such way of proxying",
+        ),
         (
             "proxy_ssl_verify_by_lua_block { }",
             '"proxy_ssl_verify_by_lua_block" directive',
