@@ -32,3 +32,14 @@ async def test_header_names_may_be_numbers(serve: Any) -> None:
     async with serve(config) as running:
         client = await running.connect()
         assert (await client.get("/"))[2] == b"456 nil"
+
+
+async def test_arguments_of_another_type_are_refused(serve: Any) -> None:
+    config = nginx("""location / { content_by_lua_block {
+        ngx.print(select(2, pcall(ngx.req.set_uri_args, true)))
+    } }""")
+    async with serve(config) as running:
+        client = await running.connect()
+        assert (await client.get("/"))[2] == (
+            b"bad argument #1 to 'set_uri_args' (string, number, or table expected, but got boolean)"
+        )

@@ -153,6 +153,14 @@ CASES |= {
         for path in ("/request", "/a.txt", "/ep/missing", "/ret200")
     },
     "rewrite PUT": get("/rw/q", method="PUT"),
+    # ---- proxying
+    **{
+        f"proxied {method} {path}": get(path, method=method)
+        for method in ("GET", "HEAD")
+        for path in words(
+            "/proxied/hello /proxied/ret404 /proxied/ret204 /proxied/redirect /proxied/long /proxied?a=b"
+        )
+    },
     # ---- conditional requests and ranges
     "since": get("/a.txt", "If-Modified-Since: Wed, 18 Nov 2020 10:00:00 GMT"),
     "since other": get("/a.txt", "If-Modified-Since: Wed, 18 Nov 2020 10:00:01 GMT"),

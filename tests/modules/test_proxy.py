@@ -13,6 +13,7 @@ from trio_lua.config.nginx import loads
 from trio_lua.errors import ConfigError
 from trio_lua.modules import BUNDLED
 from trio_lua.modules.proxy import Url, parse_url
+from trio_lua.testing import Answer, LuaNetwork, open_server
 
 Open = Callable[..., Any]
 
@@ -197,12 +198,14 @@ async def test_missing_slash(site: Open) -> None:
         location /a/ { proxy_pass http://127.0.0.1:1; header_filter_by_lua_block { ngx.header.Seen = 1 } }
         location /b/ { proxy_pass http://127.0.0.1:1; }
         location /b { echo b; }
+        location = /c/ { proxy_pass http://127.0.0.1:1; }
     """
     async with site(text) as server:
         status, headers, _ = await server.get("/a?x=y")
         assert (status, headers["location"]) == (301, "http://localhost/a/?x=y")
         assert headers["seen"] == "1"
         assert await server.text("/b") == "b\n"
+        assert (await server.get("/c"))[0] == 301
 
 
 async def test_intercepted_errors(site: Open) -> None:
@@ -349,3 +352,21 @@ async def test_slow_client(serve: Open) -> None:
             assert sent < size
             _, _, body = await client.response()
             assert len(body) == size
+
+
+async def test_network_in_memory(autojump_clock: trio.testing.MockClock) -> None:
+    text = """events {} http { access_log off; server {
+        location / { proxy_pass http://api; }
+        location /slow { proxy_pass http://slow:81; proxy_read_timeout 1s; }
+        location /dead { proxy_pass http://dead; }
+    } }"""
+    with LuaNetwork() as network:
+        api = network.http("api", 80, {"/price": Answer("7")})
+        network.silent("slow", 81)
+        network.refuse("dead", 80)
+        async with open_server(loads(text, modules=BUNDLED), network=network) as server:
+            client = server.client
+            assert (await client.get("/price")).text == "7"
+            assert api.requests[0].headers["host"] == "api"
+            assert (await client.get("/slow")).status == 504
+            assert (await client.get("/dead")).status == 502

@@ -465,7 +465,8 @@ function req.set_uri_args(args)
         end
         r.args = text
     else
-        error("string, number, or table expected, but got " .. (args == nil and "nil" or kind), 2)
+        error("bad argument #1 to 'set_uri_args' (string, number, or table expected, but got "
+            .. (args == nil and "nil" or kind) .. ")", 2)
     end
 end
 

@@ -305,8 +305,10 @@ class _Level:
                 self._add_path(node, location, regexes)
         for path, node in nodes.items():
             # its content handler makes the redirect to "/path/"
-            if node.prefix is not None and node.prefix.auto_redirect and path[:-1] not in nodes:
-                self._exact[path[:-1]] = node.prefix
+            location = node.exact or node.prefix
+            assert location is not None
+            if location.auto_redirect and path[:-1] not in nodes:
+                self._exact[path[:-1]] = location
         self._prefixes = [node for _, node in sorted(nodes.items()) if node.prefix is not None]
         self._paths = [node.path for node in self._prefixes]
         chain: list[_Prefix] = []

@@ -111,6 +111,10 @@ def parse_url(text: str) -> Url:
     return Url(host, int(port), uri, host if int(port) == 80 else authority, port)
 
 
+#: Locations that are chosen by the beginning of the path, or all of it.
+_PLAIN = (MatchKind.EXACT, MatchKind.PREFIX, MatchKind.PREFIX_FINAL)
+
+
 @MODULE.directive(
     "proxy_pass", Context.LOCATION | Context.LOCATION_IF | Context.LIMIT_EXCEPT, takes(1)
 )
@@ -119,12 +123,7 @@ def _pass(use: Use) -> None:
     literal = target.text.literal
     try:
         if literal is not None:
-            plain = use.location.kind in (
-                MatchKind.EXACT,
-                MatchKind.PREFIX,
-                MatchKind.PREFIX_FINAL,
-            )
-            if parse_url(literal).uri and not plain:
+            if parse_url(literal).uri and use.location.kind not in _PLAIN:
                 raise ValueError(
                     '"proxy_pass" cannot have URI part in location given by regular expression, or inside named '
                     'location, or inside "if" statement, or inside "limit_except" block'
@@ -135,7 +134,7 @@ def _pass(use: Use) -> None:
         raise use.error(str(error)) from None
     use.set_content("proxy", target)
     path = use.location.path
-    if use.location.kind in (MatchKind.PREFIX, MatchKind.PREFIX_FINAL) and path.endswith("/"):
+    if use.location.kind in _PLAIN and path.endswith("/"):
         use.location.values["auto_redirect"] = len(path) > 1
 
 
