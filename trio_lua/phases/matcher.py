@@ -305,10 +305,10 @@ class _Level:
                 self._add_path(node, location, regexes)
         for path, node in nodes.items():
             # its content handler makes the redirect to "/path/"
-            location = node.exact or node.prefix
-            assert location is not None
-            if location.auto_redirect and path[:-1] not in nodes:
-                self._exact[path[:-1]] = location
+            found = node.exact or node.prefix
+            assert found is not None
+            if found.auto_redirect and path[:-1] not in nodes:
+                self._exact[path[:-1]] = found
         self._prefixes = [node for _, node in sorted(nodes.items()) if node.prefix is not None]
         self._paths = [node.path for node in self._prefixes]
         chain: list[_Prefix] = []
