@@ -81,6 +81,8 @@ class Guard:
 
 
 def _serve(read_end: int, state: int, hook: int) -> None:
+    # its handler belongs to the thread that runs Lua
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPROF})
     while os.read(read_end, 64):
         time.sleep(_PAUSE)
         _set_hook(state, hook, _MASK_COUNT, 1)

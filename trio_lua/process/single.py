@@ -1,6 +1,6 @@
 """One process that runs one worker, answers signals and reloads in place.
 
-There is no master yet: signals act on the worker directly. A reload starts a worker of the new
+It is what runs where there is no master process: signals act on the worker directly. A reload starts a worker of the new
 configuration beside the old one, inside the same process and event loop; the old one stops
 accepting, finishes its requests and is gone. So the process id stays, as that of
 nginx's master does, and no connection is refused.

@@ -231,7 +231,7 @@ class WorkerApplication:
 
         def listen() -> None:
             # system calls of Lua code are to see them, and those are in the main thread
-            signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_ACTIONS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, (*WORKER_ACTIONS, signal.SIGPROF))
             while post.line.asked():
                 answer = witness.ask()
                 log.log(ALERT, b"it runs " + (answer or b"what cannot be told"))

@@ -160,7 +160,10 @@ class ParkedDriver:
                 client.close()
                 continue
             if client.family != getattr(socket, "AF_UNIX", None):
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with contextlib.suppress(
+                    OSError
+                ):  # some systems refuse when the client is gone already
+                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.adopt(client, endpoint.local(client), address)
 
     def adopt(

@@ -541,6 +541,7 @@ class Worker:
         self.closed = True
         _close(listeners)
         self._files.close()
+        self.runtime.datagrams.close()
         self.runtime.vm.close()
 
     def _start(
