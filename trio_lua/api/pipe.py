@@ -45,7 +45,7 @@ class Pipes:
     ) -> tuple[int, int, bytes | None] | Failure:
         """Its number and pid, and why its program was not run (text for a log line)."""
         try:
-            child = self.children.start(
+            child = Child(
                 arguments.split(b"\0"),
                 None if environ is None else environ.split(b"\0"),
                 merge_stderr=merge_stderr,
@@ -53,6 +53,7 @@ class Pipes:
             )
         except PipeError as error:
             return _failure(error)
+        self.children.add(child)
         self._last = number = self._last + 1
         self._pipes[number] = child
         reason = child.failed

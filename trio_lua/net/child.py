@@ -13,7 +13,7 @@ import math
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import IO
 
 import trio
@@ -72,6 +72,15 @@ class _End:
         if self._stream is None:
             raise PipeError("closed")
         return self._stream.fileno()
+
+    async def _wait(self, ready: Callable[[int], Awaitable[None]], seconds: float | None) -> None:
+        with trio.move_on_after(math.inf if seconds is None else seconds) as scope:
+            try:
+                await ready(self.fd)
+            except (PipeError, trio.ClosedResourceError):
+                raise PipeError(self.closed or "closed") from None
+        if scope.cancelled_caught:
+            raise PipeError("timeout")
 
     def close(self, why: str) -> None:
         """Close; whoever waits for it gets the word ``why``. Safe to call again."""
@@ -132,13 +141,10 @@ class Reader(_End):
             PipeError: As :meth:`read_nowait`; "timeout"; "aborted" when it is closed in the meantime.
         """
         while True:
-            with trio.move_on_after(math.inf if seconds is None else seconds) as scope:
-                try:
-                    await trio.lowlevel.wait_readable(self.fd)
-                except (PipeError, trio.ClosedResourceError):
-                    raise PipeError(self.closed or "closed", self._rest()) from None
-            if scope.cancelled_caught:
-                raise PipeError("timeout", self._rest())
+            try:
+                await self._wait(trio.lowlevel.wait_readable, seconds)
+            except PipeError as error:
+                raise PipeError(error.text, self._rest()) from None
             wanted = self.read_nowait(unit, count)
             if wanted is not None:
                 return wanted
@@ -197,13 +203,7 @@ class Writer(_End):
             PipeError: As :meth:`write_nowait`; "timeout"; "aborted" when it is closed in the meantime.
         """
         while data:
-            with trio.move_on_after(math.inf if seconds is None else seconds) as scope:
-                try:
-                    await trio.lowlevel.wait_writable(self.fd)
-                except (PipeError, trio.ClosedResourceError):
-                    raise PipeError(self.closed or "closed") from None
-            if scope.cancelled_caught:
-                raise PipeError("timeout")
+            await self._wait(trio.lowlevel.wait_writable, seconds)
             data = self.write_nowait(data)
 
 
@@ -369,11 +369,9 @@ class Children:
             self._nursery = None
             self.close()
 
-    def start(self, *args: object, **options: object) -> Child:
-        """Start one; the arguments are those of :class:`Child`."""
-        child = Child(*args, **options)  # type: ignore[arg-type]
+    def add(self, child: Child) -> None:
+        """Take over a child that was just started."""
         self._alive.add(child)
-        return child
 
     def release(self, child: Child) -> None:
         """Kill a child if it runs, close its pipes, and forget it. Safe to call again."""

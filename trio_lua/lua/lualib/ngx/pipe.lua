@@ -10,7 +10,7 @@ local type, error, tonumber, tostring, ipairs, setmetatable, getmetatable
 local concat, floor, match, find = table.concat, math.floor, string.match, string.find
 local newproxy = newproxy
 local suspend, suspended, own, raw_log = rt.suspend, rt.socket.suspended, rt.socket.own, rt.raw_log
-local band, yieldable, context_names = require("bit").band, rt.allowed["ngx.sleep"], rt.context_names
+local check_waiting = rt.checker("ngx.sleep")
 
 local MAX_TIMEOUT = 0xffffffff
 -- What Python gets for a number that is larger, or none.
@@ -39,17 +39,6 @@ local function check(proc)
         error("not a process instance", 3)
     end
     return proc.child
-end
-
--- The request, where the running thread may wait.
-local function check_waiting()
-    local r = S.r
-    if not r then
-        error("no request found", 3)
-    elseif band(r.phase, yieldable) == 0 then
-        error("API disabled in the context of " .. (context_names[r.phase] or "unknown"), 3)
-    end
-    return r
 end
 
 -- Whether a thread waits; one that was killed does not.
