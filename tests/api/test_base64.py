@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from chunks import Eval, error, evaluator
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,29 +16,11 @@ from trio_lua.lua.vm import VM
 
 API = Path(trio_lua.api.__file__).parent
 
-Eval = Callable[..., Any]
-
 
 @pytest.fixture(scope="module")
 def lua() -> Eval:
     """Run code over ``ngx`` and the arguments."""
-    vm = VM(calls=codec.calls(), files=[API / "codec.lua", API / "base64.lua"])
-    compiled: dict[str, Callable[..., Any]] = {}
-
-    def run(code: str, *args: Any) -> Any:
-        if code not in compiled:
-            chunk = f"local rt = ... local ngx = rt.ngx function rt.export.f(...) {code} end"
-            vm.run(chunk.encode(), "=test")
-            compiled[code] = vm.export("f")
-        return compiled[code](*args)
-
-    return run
-
-
-def error(lua: Eval, code: str) -> str:
-    ok, message = lua(f"return pcall(function() local x = {code} end)")
-    assert ok is False
-    return message.decode()
+    return evaluator(VM(calls=codec.calls(), files=[API / "codec.lua", API / "base64.lua"]))
 
 
 @given(st.binary())

@@ -7,11 +7,10 @@ import hashlib
 import hmac
 import urllib.parse
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from chunks import Eval, error, evaluator
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,29 +20,11 @@ from trio_lua.lua.vm import VM
 
 API = Path(trio_lua.api.__file__).parent
 
-Eval = Callable[..., Any]
-
 
 @pytest.fixture(scope="module")
 def lua() -> Eval:
     """Run an expression over ``ngx``, ``rt`` and the arguments; tables come back as text."""
-    vm = VM(calls=codec.calls(), files=[API / "codec.lua"])
-    compiled: dict[str, Callable[..., Any]] = {}
-
-    def run(code: str, *args: Any) -> Any:
-        if code not in compiled:
-            chunk = f"local rt = ... local ngx = rt.ngx function rt.export.f(...) {code} end"
-            vm.run(chunk.encode(), "=test")
-            compiled[code] = vm.export("f")
-        return compiled[code](*args)
-
-    return run
-
-
-def error(lua: Eval, code: str) -> str:
-    ok, message = lua(f"return pcall(function() local x = {code} end)")
-    assert ok is False
-    return message.decode()
+    return evaluator(VM(calls=codec.calls(), files=[API / "codec.lua"]))
 
 
 class TestEscape:
