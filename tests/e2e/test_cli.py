@@ -181,6 +181,22 @@ def test_reload_by_file_change(start: Start, tmp_path: Path) -> None:
     assert process.stop()[0] == 0
 
 
+@pytest.mark.parametrize("workers", [(), ("-w", "1")])
+def test_runaway_recursion_through_c(
+    start: Start, tmp_path: Path, workers: tuple[str, ...]
+) -> None:
+    """The C stack is large enough for as many levels as Lua's stack has."""
+    code = """
+        local function f() return (string.gsub("a", "a", f)) end
+        ngx.say(select(2, pcall(f)))
+        """
+    path = f"{tmp_path}/s.sock"
+    process = start("serve", "-e", code, "-b", f"unix:{path}", *workers)
+    serving(process)
+    assert get(path) == "stack overflow\n"
+    assert process.stop()[0] == 0
+
+
 def test_inherited_socket(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         fd = sock.fileno()

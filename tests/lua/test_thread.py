@@ -24,6 +24,29 @@ CHUNK = "content_by_lua(nginx.conf:1)"
 # ------------------------------------------------------------------------------- nested coroutines
 
 
+@pytest.mark.parametrize(
+    ("recursion", "message"),
+    [
+        ("select(2, coroutine.resume(coroutine.create(f)))", "C stack overflow"),
+        ("coroutine.wrap(f)()", f"{CHUNK}:3: C stack overflow"),
+    ],
+)
+def test_coroutines_that_resume_each_other_without_end(
+    lua: Lua, recursion: str, message: str
+) -> None:
+    """They would use up the C stack, which ends the process; and the next handler starts anew."""
+    code = f"""
+        local n = 0
+        local function f() n = n + 1 local a = {recursion} return a end
+        local co = coroutine.create(f)
+        local _, last = coroutine.resume(co)
+        out(n, last)
+        """
+    for _ in range(3):
+        assert lua.begin(code) == Outcome.DONE
+        assert lua.take() == [["5000", message]]
+
+
 def test_values_in_and_out(lua: Lua) -> None:
     assert (
         lua.begin(

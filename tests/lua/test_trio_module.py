@@ -45,6 +45,22 @@ async def test_move_on_after(lua: Lua, autojump_clock: Clock) -> None:
     assert trio.current_time() == 5
 
 
+async def test_scopes_in_each_other_without_end(lua: Lua, autojump_clock: Clock) -> None:
+    """They would use up the C stack, which ends the process."""
+    assert await lines(
+        lua,
+        """
+        local n = 0
+        local function f()
+            n = n + 1
+            trio.move_on_after(1, f)
+        end
+        local ok, err = pcall(f)
+        out(n, ok, err)
+        """,
+    ) == ["5001 false content_by_lua(nginx.conf:1):5: too many cancel scopes in each other"]
+
+
 async def test_pcall_does_not_swallow_it(lua: Lua, autojump_clock: Clock) -> None:
     assert await lines(
         lua,

@@ -49,6 +49,31 @@ def test_limit_files() -> None:
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
 
 
+def test_large_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_STACK)
+    limits = (8 << 20, 64 << 20)
+
+    def setrlimit(_which: int, new: tuple[int, int]) -> None:
+        nonlocal limits
+        limits = new
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: limits)
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    with environment.large_stack():
+        assert limits == (64 << 20, 64 << 20)
+    assert limits == (8 << 20, 64 << 20)
+    limits = (8 << 20, resource.RLIM_INFINITY)
+    with environment.large_stack():
+        assert limits == (120 << 20, resource.RLIM_INFINITY)
+    limits = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    with environment.large_stack():
+        assert limits == (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.undo()
+    assert resource.getrlimit(resource.RLIMIT_STACK) == before
+
+
 def test_account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert environment.account("no-such-user") is None

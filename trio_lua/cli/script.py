@@ -116,22 +116,22 @@ def run(script: Script, *, log_level: str = "warn", run_script: RunScript | None
     """
     import trio
 
+    from trio_lua.process import environment
     from trio_lua.process.cycle import leaves
 
-    error_log = ErrorLog(STDERR, log_level)
+    main = partial(
+        run_script or _default_runner(),
+        script.chunks,
+        arguments=script.arguments,
+        name=script.name,
+        package_path=script.package_path,
+        libraries=script.libraries,
+        write=_write,
+        error_log=ErrorLog(STDERR, log_level),
+    )
     try:
-        return trio.run(
-            partial(
-                run_script or _default_runner(),
-                script.chunks,
-                arguments=script.arguments,
-                name=script.name,
-                package_path=script.package_path,
-                libraries=script.libraries,
-                write=_write,
-                error_log=error_log,
-            )
-        )
+        with environment.large_stack():
+            return trio.run(main)
     except BaseException as exc:
         if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(exc)):
             return 130

@@ -13,7 +13,7 @@ import os
 import pwd
 import resource
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import trio_lua.lua.paths  # noqa: F401  (reads the environment before this changes it)
 from trio_lua.errors import ConfigError, TrioLuaError
@@ -26,6 +26,7 @@ __all__ = [
     "become",
     "change_folder",
     "give",
+    "large_stack",
     "limit_core",
     "limit_files",
     "make_folder",
@@ -85,6 +86,37 @@ def limit_core(size: int | None) -> None:
     except (OSError, ValueError) as exc:
         reason = os_error(exc) if isinstance(exc, OSError) and exc.errno else f"({exc})"
         raise TrioLuaError(f"setrlimit(RLIMIT_CORE, {size}) failed {reason}") from None
+
+
+#: Bytes. Linux leaves a little more free below the stack of a process, whatever its limit was at its start.
+_STACK = 120 << 20
+
+
+@contextlib.contextmanager
+def large_stack() -> Iterator[None]:
+    """Let the stack of the main thread grow further, as far as the system allows it.
+
+    Where Lua calls a C function that calls Lua (``string.gsub`` with a function), each level takes 8 kB of the C stack. With
+    the usual 8 MB a runaway recursion would end the process before it reaches the limit of Lua's own stack, which is an error.
+    Threads have stacks of their own (``threads/stack.py``).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    unlimited = resource.RLIM_INFINITY
+    wanted = _STACK if hard == unlimited else min(_STACK, hard)
+    if soft == unlimited or soft >= wanted:
+        yield
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_STACK, (wanted, hard))
+    except (OSError, ValueError):
+        # some systems do not let a running process have more
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_STACK, (soft, hard))
 
 
 #: Name, user id, group id.

@@ -71,7 +71,8 @@ def run(process: SingleProcess, finish: Callable[[Cycle], None] | None = None) -
     At the end ``finish`` is called with the cycle in use, then that is closed.
     """
     try:
-        return trio.run(process.run)
+        with environment.large_stack():
+            return trio.run(process.run)
     except StartError:
         return 1
     finally:
@@ -91,7 +92,7 @@ def run_master(
     At the end ``finish`` is called with the cycle in use, then that is closed.
     """
     try:
-        with children, contextlib.closing(mesh):
+        with environment.large_stack(), children, contextlib.closing(mesh):
             return master.run()
     except Exception as exc:
         report(master.cycle.error_log, exc)

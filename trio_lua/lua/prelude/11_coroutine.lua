@@ -2,6 +2,9 @@
 --
 -- coroutine.resume passes an operation of the coroutine below upwards and its results down again, so that to the resumer
 -- the callee has simply taken its time. Which versions are used depends on the phase, as in OpenResty.
+--
+-- Coroutines that resume each other lie above each other on the C stack, which LuaJIT does not watch. So their number is
+-- limited here.
 
 local rt = ...
 
@@ -34,8 +37,28 @@ local function wrapped(r)
     error("API disabled in the context of " .. (rt.context_names[phase] or "unknown"), 3)
 end
 
+-- How many coroutines lie between the thread `counted` and the running code. Nothing does while a thread is suspended.
+local depth, counted = 0, nil
+local MAX_DEPTH = 5000
+local TOO_DEEP = "C stack overflow"
+
+-- Whether the running coroutine may resume one more.
+local function deeper()
+    local th = S.th
+    if th ~= counted then
+        -- the error of a full Lua stack may have kept the last thread from counting down
+        counted, depth = th, 0
+    end
+    if depth >= MAX_DEPTH then
+        return false
+    end
+    depth = depth + 1
+    return true
+end
+
 local function resume_again(co, ...)
     hidden[co] = nil
+    depth = depth + 1
     return raw_resume(co, ...)
 end
 
@@ -56,6 +79,7 @@ local relay, pass
 
 -- Results of co's coroutine.resume, once it has really returned, failed or yielded to it.
 pass = function(co, ok, ...)
+    depth = depth - 1
     if ok then
         local mark = ...
         if mark == OP or mark == RELAYED or mark == LEAVE then
@@ -89,6 +113,8 @@ local function co_resume(co, ...)
     local status = status_of(co)
     if status ~= "suspended" then
         return false, "cannot resume " .. status .. " coroutine"
+    elseif not deeper() then
+        return false, TOO_DEEP
     end
     return pass(co, raw_resume(co, ...))
 end
@@ -122,6 +148,7 @@ local relay_wrap
 -- An error inside ends what called: past every pcall, up to the next coroutine.resume or the light
 -- thread, where `blocks` become the traceback.
 local function unwrap(co, ok, ...)
+    depth = depth - 1
     local mark = ...
     if ok then
         if mark == OP or mark == RELAYED or mark == LEAVE then
@@ -164,6 +191,8 @@ local function co_wrap(f)
         local status = status_of(co)
         if status ~= "suspended" then
             return false, "cannot resume " .. status .. " coroutine"
+        elseif not deeper() then
+            error(TOO_DEEP, 2)
         end
         return unwrap(co, raw_resume(co, ...))
     end

@@ -216,13 +216,25 @@ local function enter(scope, f, ...)
     end
     rt.share_run(th.run or th)
     local co = raw_create(body)
-    scope.th, scope.parent, scope.co = th, th.scope, co
+    local outer = th.scope
+    scope.th, scope.parent, scope.co = th, outer, co
+    scope.level = (scope.base or not outer) and 1 or outer.level + 1
     th.scope = scope
     enclosing[co] = raw_running()
     arm(scope)
     return step(scope, raw_resume(co, f, ...))
 end
-rt.enter_scope = enter
+
+-- Scopes in each other are coroutines above each other on the C stack, which has an end that Lua does not see.
+local MAX_LEVEL = 5000
+
+function rt.enter_scope(scope, f, ...)
+    local outer = S.th.scope
+    if outer and outer.level >= MAX_LEVEL then
+        error("too many cancel scopes in each other", 3)
+    end
+    return enter(scope, f, ...)
+end
 
 -- Wait for a nursery's children; its own cancellation comes to them, not to this.
 local JOIN = rt.add_answer(function(th, run, nursery)
