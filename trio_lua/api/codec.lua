@@ -17,7 +17,7 @@ local str_buf = require "string.buffer"
 
 local ngx, py = rt.ngx, rt.py
 local error, next, select, tonumber, tostring, type = error, next, select, tonumber, tostring, type
-local byte, char, format, gsub, sub = string.byte, string.char, string.format, string.gsub, string.sub
+local byte, format, gsub, sub = string.byte, string.format, string.gsub, string.sub
 local getinfo = debug.getinfo
 local floor = math.floor
 local ffi_new, ffi_string = ffi.new, ffi.string
@@ -80,41 +80,28 @@ end
 
 local HEX = ffi_new("uint8_t[16]", { byte("0123456789ABCDEF", 1, 16) })
 
-local function escape_map(controls, high, chars)
-    local map = ffi_new("uint8_t[256]")
-    if controls then
-        for code = 0, 31 do map[code] = 1 end
-    end
-    if high then
-        for code = 128, 255 do map[code] = 1 end
-    end
-    for i = 1, #chars do
-        map[byte(chars, i)] = 1
-    end
-    return map
-end
+-- Maps have 1 for the bytes that are escaped.
+local CONTROLS, HIGH = "\0\31", "\128\255"
+local escape_map = rt.byte_class
 
 local function component_map()
-    local map = ffi_new("uint8_t[256]")
-    for code = 0, 255 do
-        map[code] = char(code):find("^[%w%-._~!'()*]") and 0 or 1
-    end
+    local map = rt.byte_class("AZaz09", "-._~!'()*")
+    for code = 0, 255 do map[code] = 1 - map[code] end
     return map
 end
 
-local header_value = escape_map(true, false, "\127")
-header_value[9] = 0
+local header_value = escape_map("\0\8\10\31", "\127")
 
 -- By nginx's number of the place that the text is meant for.
 local ESCAPE = {
-    [0] = escape_map(true, true, " #%?\127"), -- path
-    escape_map(true, true, " #%+?\127"), -- query string
+    [0] = escape_map(CONTROLS .. HIGH, " #%?\127"), -- path
+    escape_map(CONTROLS .. HIGH, " #%+?\127"), -- query string
     component_map(), -- part of a path or of a query argument
-    escape_map(true, true, " \"#%'\127"), -- HTML attribute
-    escape_map(true, true, " \"'\127"), -- Refresh
-    escape_map(true, false, " %"), -- memcached key
-    escape_map(true, false, " %"), -- mail auth
-    escape_map(true, true, " \"(),/:;<=>?@[\\]{}\127"), -- header name
+    escape_map(CONTROLS .. HIGH, " \"#%'\127"), -- HTML attribute
+    escape_map(CONTROLS .. HIGH, " \"'\127"), -- Refresh
+    escape_map(CONTROLS, " %"), -- memcached key
+    escape_map(CONTROLS, " %"), -- mail auth
+    escape_map(CONTROLS .. HIGH, " \"(),/:;<=>?@[\\]{}\127"), -- header name
     header_value,
 }
 
@@ -151,7 +138,7 @@ function rt.escape(s, kind)
     return escape(s, ESCAPE[kind])
 end
 
-local ARGS = escape_map(true, false, " \127")
+local ARGS = escape_map(CONTROLS, " \127")
 
 --- Escape what may not stand in a request line; text that is escaped already stays as it is.
 function rt.escape_args(s)
@@ -384,13 +371,17 @@ end
 
 -- Checksums and digests -----------------------------------------------------------------
 
+-- By byte; made when it is first needed.
 local CRC = ffi_new("int32_t[256]")
-for value = 0, 255 do
-    local crc = value
-    for _ = 1, 8 do
-        crc = bxor(rshift(crc, 1), band(crc, 1) * 0xedb88320)
+
+local function make_crc()
+    for value = 0, 255 do
+        local crc = value
+        for _ = 1, 8 do
+            crc = bxor(rshift(crc, 1), band(crc, 1) * 0xedb88320)
+        end
+        CRC[value] = bit.tobit(crc)
     end
-    CRC[value] = bit.tobit(crc)
 end
 
 -- Below this length the loop is done before Python would have been entered.
@@ -403,6 +394,9 @@ local function crc32(s)
     local size = #s
     if size > CRC_SHORT then
         return (py.crc32(s))
+    end
+    if CRC[1] == 0 then
+        make_crc()
     end
     local crc = -1
     for i = 1, size do

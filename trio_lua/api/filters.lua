@@ -12,6 +12,7 @@ local closure = rt.closure
 local run_filter = rt.run_filter or rt.run_sync
 local response_head = rt.response_head
 local buffer = require "string.buffer"
+local new_table = require "table.new"
 
 local HEADER_FILTER, BODY_FILTER = 0x20, 0x40
 
@@ -301,10 +302,16 @@ local function run_body_filter(r, data, last)
     return data or "", last
 end
 
--- Chunk size lines by size.
-local size_lines = {}
-for n = 1, 4096 do
-    size_lines[n] = format("%x\r\n", n)
+-- Chunk size lines by size, as far as they were needed.
+local MOST_LINES = 4096
+local size_lines = new_table(MOST_LINES, 0)
+
+local function size_line(n)
+    local line = format("%x\r\n", n)
+    if n <= MOST_LINES then
+        size_lines[n] = line
+    end
+    return line
 end
 
 local function frame(r, data, last)
@@ -312,7 +319,7 @@ local function frame(r, data, last)
     local n = #data
     if n > 0 and not r.header_only then
         if r.chunked then
-            local size = size_lines[n] or format("%x\r\n", n)
+            local size = size_lines[n] or size_line(n)
             out:put(size, data, "\r\n")
             n = n + #size + 2
         else

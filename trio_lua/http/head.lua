@@ -20,35 +20,22 @@ local cast, ffi_string = ffi.cast, ffi.string
 local byte = string.byte
 
 local bytes_t = ffi.typeof("const uint8_t *")
-local class_t = ffi.typeof("uint8_t[256]")
 
 local HTTP_11, KEEP_ALIVE, COMPLEX, HAS_ARGS = 1, 2, 4, 8
 
 
 -- ---------------------------------------------------------------- byte classes
 
-local function class(chars)
-    local t = class_t()
-    for i = 1, #chars do t[byte(chars, i)] = 1 end
-    return t
-end
+local class = rt.byte_class
 
-local function range(a, b)
-    local t = {}
-    for c = a, b do t[#t + 1] = string.char(c) end
-    return table.concat(t)
-end
-
-local UPPER, LOWER, DIGITS = range(65, 90), range(97, 122), range(48, 57)
-
-local method_class = class(UPPER .. "_-")
-local token_class = class(UPPER .. LOWER .. DIGITS .. "!#$%&'*+-.^_`|~")
-local value_class = class("\t" .. range(0x20, 0x7e) .. range(0x80, 0xff))
-local args_class = class(range(0x21, 0x7e))
+local method_class = class("AZ", "_-")
+local token_class = class("AZaz09", "!#$%&'*+-.^_`|~")
+local value_class = class(" ~\128\255", "\t")
+local args_class = class("!~", "")
 
 -- Bytes of a path: 1 valid, 2 needs decoding or cutting, 8 a slash, 16 a slash or a dot. "?" ends it.
 local SLASH, DOT_OR_SLASH = 8, 16
-local path_class = class(range(0x21, 0x7e))
+local path_class = class("!~", "")
 path_class[byte("?")] = 0
 path_class[byte("%")] = 1 + 2
 path_class[byte("#")] = 1 + 2
@@ -57,7 +44,7 @@ path_class[byte(".")] = 1 + DOT_OR_SLASH
 args_class[byte("#")] = 1 + 2
 
 -- Bytes of a host name: 1 valid, 2 an upper-case letter, 8 a dot (and 16, so that two in a row show).
-local host_class = class(UPPER .. LOWER .. DIGITS .. "-_")
+local host_class = class("AZaz09", "-_")
 for c = 65, 90 do host_class[c] = 1 + 2 end
 host_class[byte(".")] = 1 + SLASH + DOT_OR_SLASH
 
@@ -298,7 +285,7 @@ rt.export.recognise = recognise
 
 -- ---------------------------------------------------------------- header lines
 
-local name_class = class(UPPER .. LOWER .. DIGITS .. "-")
+local name_class = class("AZaz09", "-")
 name_class[byte("_")] = 2
 for c = 0x21, 0xff do
     if name_class[c] == 0 and c ~= 58 and c ~= 0x7f then name_class[c] = 4 end

@@ -73,6 +73,7 @@ PRELUDE = Path(__file__).parent / "prelude"
 LUALIB = Path(__file__).parent / "lualib"
 
 _BOOT = b"""
+collectgarbage("stop")
 local rt = { py = {}, export = {}, ngx = {}, S = {} }
 python, package.loaded.python = nil, nil
 ngx = rt.ngx
@@ -86,6 +87,7 @@ local function close()
     end
     collectgarbage()
 end
+local function loaded() collectgarbage("restart") end
 local function run(code, chunk)
     local fn, err = load(code, chunk)
     if not fn then return false, err, "" end
@@ -104,7 +106,7 @@ local function compile(code, chunk)
 end
 local null = require("string.buffer").decode("\\3")
 local function is_null(value) return value == null end
-return set, set_call, get, run, close, compile, null, is_null
+return set, set_call, get, run, close, compile, loaded, null, is_null
 """
 
 #: What the package's own files compile to: a process makes many VMs (tests, threads, reloads), and reading
@@ -165,9 +167,9 @@ class VM:
             attribute_filter=_deny,
         )
         boot = self._lua.execute(_BOOT)
-        self._set, self._set_call, self._get, self._run, self._close, self._compile = boot[:6]
+        self._set, self._set_call, self._get, self._run, self._close, self._compile, loaded = boot[:7]
         #: ``ngx.null``.
-        self.null, self.is_null = boot[6:]
+        self.null, self.is_null = boot[7:]
         self._set(b"lualib", str(LUALIB).encode())
         self.set("symbols", SYMBOLS)
         for name, value in (values or {}).items():
@@ -176,6 +178,8 @@ class VM:
             self.set_call(name, function)
         for path in (*_prelude(), *files):
             self.load_file(path)
+        # until here there was next to no garbage
+        loaded()
 
     def close(self) -> None:
         """Let go of the Python functions, so that the VM can be freed; it cannot be used after that.

@@ -7,8 +7,10 @@
 local rt = ...
 
 local bit = require "bit"
+local ffi = require "ffi"
 
-local S, error, band = rt.S, error, bit.band
+local S, error, band, byte = rt.S, error, bit.band, string.byte
+local bytes_t = ffi.typeof("uint8_t[256]")
 
 -- phase bit -> name in errors; API name -> phases that may call it (made by trio_lua.request.phase)
 local context_names = rt.context_names or {}
@@ -54,4 +56,18 @@ end
 function rt.type_error(position, name, expected, got)
     error("bad argument #" .. position .. " to '" .. name .. "' (" .. expected .. " expected, got "
         .. got .. ")", 3)
+end
+
+-- A table of the 256 bytes with 1 for those of a class and 0 for others.
+-- ranges: pairs of a first and a last byte ("AZaz"); chars: further ones.
+function rt.byte_class(ranges, chars)
+    local class = bytes_t()
+    for i = 1, #ranges, 2 do
+        local first, last = byte(ranges, i, i + 1)
+        ffi.fill(class + first, last - first + 1, 1)
+    end
+    for i = 1, #chars do
+        class[byte(chars, i)] = 1
+    end
+    return class
 end
