@@ -167,7 +167,9 @@ class VM:
             attribute_filter=_deny,
         )
         boot = self._lua.execute(_BOOT)
-        self._set, self._set_call, self._get, self._run, self._close, self._compile, loaded = boot[:7]
+        self._set, self._set_call, self._get, self._run, self._close, self._compile, loaded = boot[
+            :7
+        ]
         #: ``ngx.null``.
         self.null, self.is_null = boot[7:]
         self._set(b"lualib", str(LUALIB).encode())
