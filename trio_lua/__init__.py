@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from trio_lua.process.configure import ConfigBuilder, from_lua, load, loads
     from trio_lua.process.embed import Server, serve
     from trio_lua.process.sockets import ListenError
+    from trio_lua.server.client import Headers, Response
+    from trio_lua.server.observe import (
+        ObservedOperation,
+        ObservedPhase,
+        ObservedRequest,
+        Observer,
+    )
 
 __version__ = "0.1.0"
 
@@ -22,10 +29,16 @@ __all__ = [
     "Config",
     "ConfigBuilder",
     "ConfigError",
+    "Headers",
     "IPCError",
     "ListenError",
     "LuaError",
+    "ObservedOperation",
+    "ObservedPhase",
+    "ObservedRequest",
+    "Observer",
     "ProtocolError",
+    "Response",
     "Server",
     "TrioLuaError",
     "__version__",
@@ -39,10 +52,16 @@ _HOMES = {
     "Config": "trio_lua.config.model",
     "ConfigBuilder": "trio_lua.process.configure",
     "ConfigError": "trio_lua.errors",
+    "Headers": "trio_lua.server.client",
     "IPCError": "trio_lua.errors",
     "ListenError": "trio_lua.process.sockets",
     "LuaError": "trio_lua.errors",
+    "ObservedOperation": "trio_lua.server.observe",
+    "ObservedPhase": "trio_lua.server.observe",
+    "ObservedRequest": "trio_lua.server.observe",
+    "Observer": "trio_lua.server.observe",
     "ProtocolError": "trio_lua.errors",
+    "Response": "trio_lua.server.client",
     "Server": "trio_lua.process.embed",
     "TrioLuaError": "trio_lua.errors",
     "from_lua": "trio_lua.process.configure",

@@ -215,3 +215,87 @@ async def test_shared_dictionaries(autojump_clock: trio.testing.MockClock) -> No
         shared.clear()
         assert len(shared) == 0
         nursery.cancel_scope.cancel()
+
+
+# ------------------------------------------------------------------- requests from inside
+
+ECHO = """
+ngx.req.read_body()
+ngx.header["X-Client"] = ngx.var.remote_addr
+ngx.print(
+    ngx.req.get_method(), " ", ngx.var.request_uri, " ", ngx.var.http_x or "-", " ", ngx.req.get_body_data() or "-"
+)
+"""
+
+
+async def serve_inside(config: Config, *, task_status: trio.TaskStatus[Server]) -> None:
+    await serve(config, listeners=[], task_status=task_status)
+
+
+async def test_requests_from_inside() -> None:
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(serve_inside, from_lua(ECHO))
+        response = await server.request("GET", "/a", params={"b": "c d"}, headers={"X": "y"})
+        assert (response.status, response.text) == (200, "GET /a?b=c+d y -")
+        assert response.headers["x-client"] == "127.0.0.1"
+        response = await server.request("PUT", "/\N{SNOWMAN}", json=[1], client="10.0.0.7")
+        assert response.text == "PUT /%E2%98%83 - [1]"
+        assert response.headers["X-Client"] == "10.0.0.7"
+        with pytest.raises(ValueError, match="line break"):
+            await server.request("GET", "/", headers={"X": "y\r\nHost: other"})
+        server.quit()
+    with pytest.raises(trio.ClosedResourceError):
+        await server.request("GET", "/")
+
+
+async def test_a_request_from_inside_that_is_cancelled() -> None:
+    code = "ngx.on_abort(function() ngx.shared.d:set('gone', 1) ngx.exit(499) end) ngx.sleep(1e6)"
+    config = from_lua(code, lua_shared_dict=("d", "100k"), lua_check_client_abort=True)
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(serve_inside, config)
+        async with trio.open_nursery() as clients:
+            clients.start_soon(server.request, "GET", "/")
+            await trio.testing.wait_all_tasks_blocked()
+            clients.cancel_scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.shared["d"]["gone"] == 1
+        server.quit()
+
+
+async def test_apps_ask_each_other() -> None:
+    """An exposed function leads from one to the other."""
+    async with trio.open_nursery() as nursery:
+        inner: Server = await nursery.start(serve_inside, from_lua("ngx.print(ngx.var.arg_n * 2)"))
+
+        async def ask(number: int) -> str:
+            return (await inner.request("GET", "/", params={"n": str(number)})).text
+
+        config = from_lua("ngx.print('twice: ', require('python.inner').ask(21))")
+        outer: Server = await nursery.start(serve_inside, config.expose("inner.ask", ask))
+        assert (await outer.request("GET", "/")).text == "twice: 42"
+        nursery.cancel_scope.cancel()
+
+
+async def test_observers() -> None:
+    class Counter(trio_lua.Observer):
+        statuses: list[int] = []  # noqa: RUF012
+
+        def request_finished(self, request: trio_lua.ObservedRequest) -> None:
+            self.statuses.append(request.status)
+
+    counter = Counter()
+    async with trio.open_nursery() as nursery:
+
+        async def run(*, task_status: trio.TaskStatus[Server]) -> None:
+            await serve(
+                from_lua("ngx.exit(tonumber(ngx.var.arg_status))"),
+                listeners=[],
+                observers=[counter],
+                task_status=task_status,
+            )
+
+        server: Server = await nursery.start(run)
+        for status in (200, 404):
+            await server.request("GET", f"/?status={status}")
+        server.quit()
+    assert counter.statuses == [200, 404]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,56 @@ async def test_embedding() -> None:
         server: trio_lua.Server = await nursery.start(serve)
         assert_type(server.urls, tuple[str, ...])
         server.quit()
+
+
+class Meter(trio_lua.Observer):
+    """A user's observer."""
+
+    def __init__(self) -> None:
+        self.spans: dict[trio_lua.ObservedOperation, float] = {}
+        self.done: list[tuple[str, int]] = []
+
+    def request_finished(self, request: trio_lua.ObservedRequest) -> None:
+        assert_type(request.status, int)
+        assert_type(request.variable("bytes_sent"), str | None)
+        self.done.append((request.target, request.status))
+
+    def phase_finished(self, phase: trio_lua.ObservedPhase) -> None:
+        assert_type(phase.request, trio_lua.ObservedRequest)
+        assert_type(phase.outcome, str)
+
+    def operation_finished(self, operation: trio_lua.ObservedOperation) -> None:
+        assert_type(operation.request, trio_lua.ObservedRequest | None)
+        self.spans[operation] = operation.seconds
+
+
+async def test_an_app_and_its_functions() -> None:
+    async def fetch(name: str, *, limit: int = 1) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        return {"name": name, "limit": limit}
+
+    app = trio_lua.ConfigBuilder(error_log=("stderr", "crit"))
+    app.http(lua_shared_dict=("d", "100k"), types={"text/html": ["html", "htm"]})
+    app.expose("db.fetch", fetch, errors=(KeyError, ValueError))
+    server = app.server(listen=["127.0.0.1:8000"], server_name="a.test")
+    place = server.location("/", content_by_lua="ngx.print(require('python.db').fetch('x').name)")
+    place.if_("$arg_debug", "=", "1", return_=404)
+    config = app.build()
+    assert_type(config, trio_lua.Config)
+    assert_type(config.expose("tax.of", lambda price: price, text=True), trio_lua.Config)
+    meter = Meter()
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio_lua.serve, config, listeners=[], observers=[meter])
+        running: trio_lua.Server = await nursery.start(serve)
+        response = await running.request("GET", "/", params={"a": "b"}, headers={"X": "y"})
+        assert_type(response, trio_lua.Response)
+        assert_type(response.headers, trio_lua.Headers)
+        assert_type(response.text, str)
+        running.shared["d"]["n"] = 1
+        assert_type(running.shared["d"]["n"], bytes | int | float | bool)
+        running.quit()
+    assert response.text == "x"
+    assert meter.done == [("/?a=b", 200)]
 
 
 def test_errors() -> None:

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 import trio
 
-from trio_lua.lua.ops import OpTable
+from trio_lua.lua.ops import Op, OpTable
 
 __all__ = ["DETACH", "Driver", "Outcome", "Owner", "detach", "resume_detached"]
 
@@ -158,6 +158,7 @@ class Driver:
     """
 
     def __init__(self, table: OpTable) -> None:
+        self._table = table
         self._ops = table.ops
         self._spawning = table.spawning
         #: Operations that leave the inline run themselves, if they have to wait.
@@ -179,6 +180,11 @@ class Driver:
         self._turn = export("turn")
         self._tick = export("tick")
         self._next_turn = export("next_turn")
+
+    def wrap_ops(self, wrapper: Callable[[str, Op], Op]) -> None:
+        """Put a function in the place of each operation: what ``wrapper`` makes of its name and of itself."""
+        for name, number in self._table.numbers.items():
+            self._ops[number] = wrapper(name, self._ops[number])
 
     # ----------------------------------------------------------------- threads
 

@@ -180,6 +180,7 @@ class Plans:
         *,
         sink_of: Callable[[Settings], tuple[int, int]],
         access_log: bool,
+        chains: bool = True,
     ) -> None:
         """Compile.
 
@@ -188,10 +189,12 @@ class Plans:
             runtime: The VM.
             sink_of: Number and level of the error log of some settings.
             access_log: Whether access logs are written at all.
+            chains: Whether requests may take the short way, past the engine.
         """
         self._runtime = runtime
         self._sink_of = sink_of
         self._access_log = access_log
+        self._chains = chains
         self._count = 0
         #: Whether a location has bounds that :class:`~trio_lua.api.guard.Guard` is to watch.
         self.bounded = False
@@ -272,7 +275,7 @@ class Plans:
         if not http.lua_strict_phases:
             plan.filters_wait = "header_filter" in constants or "body_filter" in constants
             plan.log_waits = plan.log is not None
-        plan.chain = self._chain(plan)
+        plan.chain = self._chain(plan) if self._chains else ()
         constants["released_early"] = bool(plan.chain) and not plan.has_log
         self._runtime.define_location(plan.id, self._runtime.vm.to_lua(constants))
         return plan

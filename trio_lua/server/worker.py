@@ -43,6 +43,7 @@ from trio_lua.server.alerts import AlertHandlers
 from trio_lua.server.clientless import Clientless
 from trio_lua.server.connection import ANSWERED, Connection
 from trio_lua.server.listener import Endpoint
+from trio_lua.server.observe import Audience, ObservedEngine, ObservedLog, Observer
 from trio_lua.server.parked import ACCEPT_BATCH, Balance, ParkedDriver
 from trio_lua.server.task import serve_stream
 from trio_lua.server.timers import Timers
@@ -76,6 +77,7 @@ class Worker:
         zones: The memory of the shared dictionaries; by default the worker makes its own.
         network: Where the sockets of Lua code lead; by default to the system's network.
         guarded: Whether the bounds on processor time and memory count, which need a thread.
+        observers: Who is told what happens.
         ipc: Leads to the other workers, and is closed at the end; by default there are none. May also be set, as an
             attribute, before :meth:`run`.
 
@@ -107,8 +109,10 @@ class Worker:
         network: Network | None = None,
         guarded: bool = True,
         ipc: MessageEndpoint | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.config = config
+        self._audience = Audience(observers, self.log) if observers else None
         self.ipc = ipc
         self.balance: Balance | None = None
         http = config.http
@@ -164,7 +168,13 @@ class Worker:
         self._guarded = guarded
         self._guard = Guard(self.runtime.vm, http.lua_memory_limit)
         self.connections = self.runtime.connections
-        plans = Plans(config, self.runtime, sink_of=self._sink_of, access_log=True)
+        plans = Plans(
+            config,
+            self.runtime,
+            sink_of=self._sink_of,
+            access_log=True,
+            chains=self._audience is None,
+        )
         logs = AccessLogs(
             self.runtime,
             http.log_formats,
@@ -175,7 +185,10 @@ class Worker:
         for server in plans.servers.values():
             for plan in server.plans.values():
                 logs.open(plan.access_logs)
-        self.engine = Engine(self.runtime, logs)
+        if self._audience is None:
+            self.engine = Engine(self.runtime, logs)
+        else:
+            self.engine = ObservedEngine(self.runtime, logs, self._audience)
         self.plans = plans
         #: The addresses with ``ssl``.
         self._encrypted = {
@@ -210,6 +223,8 @@ class Worker:
     # ----------------------------------------------------------------- logging
 
     def _capture(self, log: Log) -> Log:
+        if self._audience is not None:
+            log = ObservedLog(log, self._audience)
         return log if self._captured is None else CapturedLog(log, self._captured)
 
     def _sink_of(self, settings: Settings) -> tuple[int, int]:
@@ -602,6 +617,16 @@ class Worker:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         self._nursery.start_soon(serve_stream, self, stream, self.endpoint(listen))
 
+    def adopt_stream(self, stream: trio.abc.Stream, listen: Listen) -> None:
+        """Serve a connection over any stream in a task of the worker.
+
+        Raises:
+            trio.ClosedResourceError: The worker stops, or has stopped.
+        """
+        if self.quitting or self.closed or self._nursery is None:
+            raise trio.ClosedResourceError("the server has stopped")
+        self._nursery.start_soon(serve_stream, self, stream, self.endpoint(listen))
+
     async def _sweep(self) -> None:
         assert self._parked is not None
         while True:
@@ -703,6 +728,7 @@ async def run_worker(
     product: str = f"nginx/{NGINX_VERSION}",
     zones: Mapping[str, Zone] | None = None,
     ipc: MessageEndpoint | None = None,
+    observers: Sequence[Observer] = (),
 ) -> None:
     """Run a worker on listening sockets or Trio listeners, which are its own to close.
 
@@ -711,7 +737,14 @@ async def run_worker(
         LuaError: ``init_by_lua*`` failed.
     """
     try:
-        worker = Worker(config, error_log=error_log, product=product, zones=zones, ipc=ipc)
+        worker = Worker(
+            config,
+            error_log=error_log,
+            product=product,
+            zones=zones,
+            ipc=ipc,
+            observers=observers,
+        )
     except BaseException:
         _close(listeners)
         raise

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import textwrap
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +23,8 @@ from trio_lua.modules import Module
 from trio_lua.net.network import Network
 from trio_lua.process import configure
 from trio_lua.process.embed import PRODUCT
+from trio_lua.server.inside import Inside, named
+from trio_lua.server.observe import Observer
 from trio_lua.server.worker import Worker
 from trio_lua.shm.shared_dict import SharedDict
 from trio_lua.testing.client import Client, Response
@@ -35,9 +36,6 @@ from trio_lua.testing.report import Report
 from trio_lua.testing.vm import Lua
 
 __all__ = ["Leak", "LuaServer", "configuration", "idle", "open_server", "open_worker"]
-
-#: Clients have the ports behind it.
-_FIRST_PORT = 49152
 
 #: Where servers listen whose configuration does not say: nobody connects there.
 _NOWHERE = "127.0.0.1:80"
@@ -108,26 +106,6 @@ def _is_whole(text: str) -> bool:
     )
 
 
-class _Names:
-    """The addresses of a connection in memory, as a socket tells them."""
-
-    def __init__(self, peer: tuple[str, int], listen: Listen) -> None:
-        self._peer = peer
-        self._listen = listen
-        plain = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
-        self.family = plain if listen.path is None else socket.AF_UNIX
-
-    def getpeername(self) -> tuple[str, int] | str:
-        return self._peer if self._listen.path is None else ""
-
-    def getsockname(self) -> tuple[str, int] | str:
-        listen = self._listen
-        if listen.path is not None:
-            return listen.path
-        anywhere = listen.host in ("", "*", "0.0.0.0", "localhost")
-        return ("127.0.0.1" if anywhere else listen.host), listen.port
-
-
 class LuaServer:
     """A server that runs inside a test.
 
@@ -148,7 +126,7 @@ class LuaServer:
         self.lua = Lua(worker.runtime)
         self.shared: Mapping[str, SharedDict] = worker.runtime.shared
         self.addresses: list[Any] = []
-        self._last_port = _FIRST_PORT
+        self._inside = Inside()
         self.report = Report(worker.runtime, self.lua, log, self.client)
         self._worker = worker
         self._nursery = nursery
@@ -162,13 +140,9 @@ class LuaServer:
             address: Who connects, as ``ngx.var.remote_addr`` tells it.
             listen: The ``listen`` that is connected to; the configuration's first by default.
         """
-        ours, theirs = trio.testing.memory_stream_pair()
-        self._last_port += 1
         if listen is None:
             listen = self.config.http.servers[0].listens[0]
-        # where the server looks for addresses
-        wire: Any = theirs
-        wire.socket = _Names((address, self._last_port), listen)
+        ours, theirs = self._inside.connect(address, listen)
         self._nursery.start_soon(self._worker.serve_stream, theirs, listen)
         return ours
 
@@ -214,9 +188,8 @@ class LuaServer:
             stream: The connection.
             listen: The ``listen`` that it goes to.
         """
-        self._last_port += 1
-        wire: Any = trio.StapledStream(stream, stream)
-        wire.socket = _Names(("127.0.0.1", self._last_port), listen)
+        peer = ("127.0.0.1", self._inside.port())
+        wire = named(trio.StapledStream(stream, stream), peer, listen)
         await self._worker.serve_stream(wire, listen)
 
     def abort(self) -> None:
@@ -269,6 +242,7 @@ async def open_server(
     network: LuaNetwork | None = None,
     product: str = PRODUCT,
     allow_leaks: Collection[str] = (),
+    observers: Sequence[Observer] = (),
     **options: Any,
 ) -> AsyncIterator[LuaServer]:
     """Run a server for the time of a ``with`` block.
@@ -281,6 +255,7 @@ async def open_server(
         product: What it calls itself in ``Server`` and in error pages.
         allow_leaks: What requests may leave behind: any of ``threads``, ``timers``, ``sockets`` (those that are
             neither closed nor kept alive) and ``globals`` (which modules write after ``init_by_lua*``).
+        observers: Are told what happens.
 
     Raises:
         ConfigError: The configuration cannot be used.
@@ -290,8 +265,9 @@ async def open_server(
     conf = configuration(source, **options)
     log = LogRecords() if log is None else log
     epoch = None if clock is None else clock.epoch
+    settings: dict[str, Any] = {"product": product, "epoch": epoch, "observers": observers}
     async with (
-        open_worker(conf, log=log, network=network, product=product, epoch=epoch) as worker,
+        open_worker(conf, log=log, network=network, **settings) as worker,
         trio.open_nursery() as clients,
     ):
         server = LuaServer(worker, log, clients)
