@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
 import trio.testing
 
 from trio_lua.net.errors import SocketError
-from trio_lua.net.poller import Watcher
 from trio_lua.net.pool import Pool, Pools, Turn
 
 
 class Link:
-    """A connection whose other end stays open."""
+    """A connection."""
 
     def __init__(self) -> None:
-        self.sock, self.peer = socket.socketpair()
         self.reused = 0
+        self.closed = False
+        self.disturbed: Callable[[], None] | None = None
+
+    def rested(self, disturbed: Callable[[], None]) -> None:
+        self.disturbed = disturbed
+
+    def resumed(self) -> None:
+        self.disturbed = None
+
+    def close(self) -> None:
+        self.closed = True
 
 
 @pytest.fixture
 def pools() -> Iterator[Pools]:
-    watcher = Watcher()
-    made = Pools(watcher)
+    made = Pools()
     yield made
     made.close()
-    watcher.close()
 
 
 def rest(pool: Pool, seconds: float = 60) -> Link:
     link = Link()
     pool.keep(link, seconds, True)
-    link.peer.close()
     return link
 
 
@@ -43,14 +48,13 @@ async def test_last_in_first_out(pools: Pools) -> None:
     for _ in range(3):
         assert pool.admit() is None
     first, second, third = rest(pool), rest(pool), rest(pool)
-    assert first.sock.fileno() == -1  # there is room for two
+    assert first.closed  # there is room for two
     assert pool.connections == 2
     assert pool.take() is third
     assert pool.take() is second
     assert pool.take() is None
     assert second.reused == 1
-    for link in (second, third):
-        link.sock.close()
+    for _ in range(2):
         pool.release()
     assert pools.get(b"k") is None
 
@@ -101,7 +105,6 @@ async def test_another_one_takes_what_rests(pools: Pools) -> None:
         assert not got
         pool.keep(link, 60, True)
     assert got == [link]
-    link.sock.close()
     pool.release()
 
 
@@ -114,5 +117,21 @@ async def test_who_waits_may_leave(pools: Pools) -> None:
         await pool.wait_turn(turn)
     pool.release(turn)
     assert pool.connections == 1
+    pool.release()
+    assert pools.get(b"k") is None
+
+
+async def test_a_disturbed_one_goes(pools: Pools) -> None:
+    pool = pools.open(b"k", 2)
+    for _ in range(2):
+        pool.admit()
+    first, second = rest(pool), rest(pool)
+    assert first.disturbed is not None
+    first.disturbed()
+    assert first.closed
+    assert pool.connections == 1
+    assert pool.take() is second
+    assert second.disturbed is None
+    assert pool.take() is None
     pool.release()
     assert pools.get(b"k") is None

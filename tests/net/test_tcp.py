@@ -11,6 +11,7 @@ from upstream import echo, upstream
 
 from trio_lua.net.errors import SocketError
 from trio_lua.net.network import Network, SystemNetwork
+from trio_lua.net.poller import Watcher
 from trio_lua.net.tcp import TcpSocket, parse_destination
 
 
@@ -71,7 +72,7 @@ def test_malformed_destinations(host: str, reason: str) -> None:
 
 
 def named(port: int, network: Network | None = None) -> TcpSocket:
-    link = TcpSocket(network or SystemNetwork(), None)
+    link = TcpSocket(network or SystemNetwork(), Watcher(), None)
     link.destination = parse_destination("some.name", port)
     assert not link.connect_nowait()
     return link

@@ -310,3 +310,17 @@ async def test_a_compressed_file_has_no_ranges(serve: Serve, tmp_path: Path) -> 
         assert "accept-ranges" not in headers
         assert (await client.get("/a.txt", ranged))[::2] == (206, b"234")
         assert (await client.get("/b.txt", ranged, accepts))[::2] == (206, b"234")
+
+
+async def test_a_request_that_comes_while_another_waits(serve: Serve, autojump_clock: Any) -> None:
+    waiting = location("/wait", "ngx.sleep(5) ngx.say('waited')")
+    async with serve(config([HELLO, waiting])) as running:
+        client = await running.connect()
+        for _ in range(3):
+            await client.send(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(2):
+                await client.send(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+                await trio.testing.wait_all_tasks_blocked()
+            for expected in (b"waited\n", b"hello\n", b"hello\n"):
+                assert (await client.response())[2] == expected

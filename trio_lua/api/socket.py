@@ -24,7 +24,7 @@ from trio_lua.net.network import Network, SystemNetwork
 from trio_lua.net.poller import Watcher
 from trio_lua.net.pool import Pools
 from trio_lua.net.resolver import Resolver
-from trio_lua.net.tcp import TcpSocket, failed, is_address, parse_destination
+from trio_lua.net.tcp import TcpSocket, is_address, parse_destination
 from trio_lua.net.tls import Certificate, Contexts, TlsSettings
 
 __all__ = ["Failure", "Sockets", "failure"]
@@ -67,6 +67,23 @@ def failure(error: SocketError) -> Failure:
 _CLOSED: Failure = (None, b"closed", None, 0)
 
 
+class _Closing:
+    """The socket of a number, which is closed when a wait for it does not end in its own way."""
+
+    __slots__ = ("_number", "_sockets")
+
+    def __init__(self, sockets: Sockets, number: int) -> None:
+        self._sockets = sockets
+        self._number = number
+
+    def __enter__(self) -> TcpSocket:
+        return self._sockets.get(self._number)
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        if kind is not None and not issubclass(kind, TrioLuaError):
+            self._sockets._close(self._number)
+
+
 class Sockets:
     """The cosockets of a VM, its pools and its resolvers.
 
@@ -78,18 +95,12 @@ class Sockets:
     def __init__(self, table: OpTable, network: Network | None = None) -> None:
         self.network = SystemNetwork() if network is None else network
         self.watcher = Watcher()
-        self.pools = Pools(self.watcher)
+        self.pools = Pools()
         self._system = self.network.resolver(())
         self._resolvers: list[Resolver] = []
         self._numbers: dict[tuple[str, ...], int] = {}
         self._sockets: dict[int, TcpSocket] = {}
         self._last = 0
-        self._blocked = (
-            BlockingIOError,
-            InterruptedError,
-            ssl.SSLWantReadError,
-            ssl.SSLWantWriteError,
-        )
         self.contexts = Contexts()
         self._tls_settings: list[TlsSettings] = []
         self._sessions: dict[int, ssl.SSLSession] = {}
@@ -118,6 +129,10 @@ class Sockets:
                 nursery.cancel_scope.cancel()
         finally:
             self.close()
+
+    def get(self, number: int) -> TcpSocket:
+        """The socket that Lua knows by a number."""
+        return self._sockets[number]
 
     def close(self) -> None:
         """Close everything."""
@@ -196,7 +211,10 @@ class Sockets:
         try:
             turn = None if pool is None else pool.admit()
             link = TcpSocket(
-                self.network, pool, None if local is None else (local.decode(), local_port)
+                self.network,
+                self.watcher,
+                pool,
+                None if local is None else (local.decode(), local_port),
             )
             link.turn = turn
             link.destination = parse_destination(os.fsdecode(host), port)
@@ -216,13 +234,10 @@ class Sockets:
         link = self._sockets.get(number)
         if link is None:
             return _CLOSED
-        # the common case without a function call of its own
         try:
-            return link.sock.recv(size)  # type: ignore[union-attr]
-        except self._blocked:
-            return None
-        except OSError as error:
-            return failure(failed("recv", error))
+            return link.receive_nowait(size)
+        except SocketError as error:
+            return failure(error)
 
     def _send(self, number: int, data: bytes) -> bool | Failure:
         link = self._sockets.get(number)
@@ -344,22 +359,11 @@ class Sockets:
 
     # --------------------------------------------------------------- operations
 
-    @contextlib.contextmanager
-    def _closing(self, number: int) -> Any:
-        """The socket, which is closed when the wait does not end in its own way."""
-        try:
-            yield self._sockets[number]
-        except TrioLuaError:
-            raise
-        except BaseException:
-            self._close(number)
-            raise
-
     async def _connect_op(
         self, _owner: Any, number: int, seconds: float, resolver: int, resolver_seconds: float
     ) -> tuple[int] | Failure:
         try:
-            with self._closing(number) as link:
+            with _Closing(self, number) as link:
                 self._sockets[number] = await link.connect(
                     seconds, self.resolver(resolver), resolver_seconds
                 )
@@ -372,14 +376,14 @@ class Sockets:
         self, _owner: Any, number: int, size: int, seconds: float
     ) -> tuple[bytes] | Failure:
         try:
-            with self._closing(number) as link:
+            with _Closing(self, number) as link:
                 return (await link.receive(size, seconds),)
         except SocketError as error:
             return failure(error)
 
     async def _tls_op(self, _owner: Any, number: int, seconds: float) -> tuple[bool] | Failure:
         try:
-            with self._closing(number) as link:
+            with _Closing(self, number) as link:
                 await link.handshake(seconds)
         except SocketError as error:
             self._close(number)
@@ -388,7 +392,7 @@ class Sockets:
 
     async def _send_op(self, _owner: Any, number: int, seconds: float) -> tuple[bool] | Failure:
         try:
-            with self._closing(number) as link:
+            with _Closing(self, number) as link:
                 await link.send(seconds)
         except SocketError as error:
             return failure(error)

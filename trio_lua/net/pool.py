@@ -9,7 +9,6 @@ needed. The peer's close, or data that nobody asked for, ends an idle connection
 from __future__ import annotations
 
 import math
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -17,7 +16,6 @@ from typing import Protocol
 import trio
 
 from trio_lua.net.errors import SocketError
-from trio_lua.net.poller import Watcher
 
 __all__ = ["Pool", "Poolable", "Pools", "Turn"]
 
@@ -25,9 +23,17 @@ __all__ = ["Pool", "Poolable", "Pools", "Turn"]
 class Poolable(Protocol):
     """A connection that can rest in a pool."""
 
-    sock: socket.socket
     #: How many times it has come out of a pool.
     reused: int
+
+    def rested(self, disturbed: Callable[[], None]) -> None:
+        """It rests now; ``disturbed`` is to be called when its peer closes it or sends something."""
+
+    def resumed(self) -> None:
+        """It rests no more."""
+
+    def close(self) -> None:
+        """Close it."""
 
 
 class _Idle:
@@ -69,7 +75,7 @@ class Pool:
         if not self.idle:
             return None
         item = self.idle.popleft()
-        self._pools.watcher.unwatch(item.link.sock.fileno())
+        item.link.resumed()
         item.link.reused += 1
         return item.link
 
@@ -138,8 +144,7 @@ class Pool:
     def drop(self, item: _Idle) -> None:
         """Close an idle connection."""
         self.idle.remove(item)
-        self._pools.watcher.unwatch(item.link.sock.fileno())
-        item.link.sock.close()
+        item.link.close()
         self.release()
 
     def _wake(self) -> None:
@@ -148,14 +153,9 @@ class Pool:
 
 
 class Pools:
-    """All pools of a worker.
+    """All pools of a worker."""
 
-    Args:
-        watcher: What watches the idle connections.
-    """
-
-    def __init__(self, watcher: Watcher) -> None:
-        self.watcher = watcher
+    def __init__(self) -> None:
         self._pools: dict[bytes, Pool] = {}
         self._alarm = trio.CancelScope()
 
@@ -177,7 +177,7 @@ class Pools:
 
     def park(self, item: _Idle) -> None:
         """Watch an idle connection, also for its time."""
-        self.watcher.watch(item.link.sock.fileno(), _dropper(item))
+        item.link.rested(_dropper(item))
         if item.deadline < self._alarm.deadline:
             self._alarm.deadline = item.deadline
 

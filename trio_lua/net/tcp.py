@@ -6,14 +6,16 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import trio
 
 from trio_lua.net.errors import CRIT, ERR, SocketError, text_of
 from trio_lua.net.network import ORDINARY, Address, Network, address_text
+from trio_lua.net.poller import Watcher
 from trio_lua.net.pool import Pool, Turn
+from trio_lua.net.readiness import Readiness
 from trio_lua.net.resolver import Resolver, resolve
 from trio_lua.net.tls import check_depth, handshake_error
 
@@ -27,6 +29,8 @@ _ATTEMPT_DELAY = 0.25
 
 #: What a handshake waits for.
 _READ, _WRITE = 1, 2
+
+_BLOCKED = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 _PORT = re.compile(r":(\d{1,5})")
 
@@ -113,6 +117,7 @@ class TcpSocket:
 
     Args:
         network: What makes it.
+        watcher: Who tells when something can be received.
         pool: See :attr:`pool`.
         local: Host and port to connect from.
 
@@ -120,6 +125,7 @@ class TcpSocket:
         destination: Where to connect; set before that.
         sock: The socket; an :class:`ssl.SSLSocket` after a handshake; None before the connection is made.
         pool: The pool in which it is counted.
+        readable: Whether there is something to receive.
         turn: Its turn in the pool, as long as it has to wait for that.
         reused: How many times it has come out of a pool.
         tls: Whether a handshake has begun.
@@ -132,6 +138,7 @@ class TcpSocket:
         "_unsent",
         "destination",
         "pool",
+        "readable",
         "reused",
         "sock",
         "tls",
@@ -139,9 +146,14 @@ class TcpSocket:
     )
 
     def __init__(
-        self, network: Network, pool: Pool | None, local: tuple[str, int] | None = None
+        self,
+        network: Network,
+        watcher: Watcher,
+        pool: Pool | None,
+        local: tuple[str, int] | None = None,
     ) -> None:
         self._network = network
+        self.readable = Readiness(watcher)
         self.destination = _NOWHERE
         self._local = local
         self.sock: socket.socket | None = None
@@ -263,13 +275,21 @@ class TcpSocket:
         Raises:
             SocketError: The connection failed.
         """
+        readable = self.readable
+        if not readable.ready:
+            return None
         assert self.sock is not None
         try:
-            return self.sock.recv(size)
-        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            data = self.sock.recv(size)
+        except _BLOCKED:
+            readable.ready = False
             return None
         except OSError as error:
             raise failed("recv", error) from None
+        # there was no more; a TLS layer may have some even so
+        if len(data) < size and not (readable.ended or self.tls):
+            readable.ready = False
+        return data
 
     async def receive(self, size: int, seconds: float) -> bytes:
         """Wait for bytes, ``seconds`` at most; b"" at the end of the stream.
@@ -279,10 +299,11 @@ class TcpSocket:
         """
         sock = self.sock
         assert sock is not None
+        fd = sock.fileno()
         with trio.move_on_after(seconds):
             while True:
                 try:
-                    await trio.lowlevel.wait_readable(sock)
+                    await self.readable.wait(fd)
                 except trio.ClosedResourceError:
                     raise SocketError("closed") from None
                 data = self.receive_nowait(size)
@@ -306,7 +327,7 @@ class TcpSocket:
         assert self.sock is not None
         try:
             return self.sock.send(data)
-        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except _BLOCKED:
             return 0
         except OSError as error:
             raise failed("send", error) from None
@@ -364,6 +385,7 @@ class TcpSocket:
         except (OSError, ValueError) as error:
             raise SocketError("failed to create ssl connection", f"TLS: {error}") from None
         self.tls = True
+        self.readable.ready = True
         self._depth = depth
         return self._shake() is None
 
@@ -412,29 +434,56 @@ class TcpSocket:
         Raises:
             SocketError: The peer has closed, or there is data that nobody has asked for; this is closed then.
         """
-        sock = self.sock
+        assert self.sock is not None
+        # before the look, so that nothing can come between the two
+        self.readable.watch(self.sock.fileno())
+        text = self._disturbance()
+        if text is None:
+            counted = self.pool is not None
+            self.pool = None
+            pool.keep(self, seconds, counted)
+            return
+        self.close()
+        raise SocketError(text)
+
+    def _disturbance(self) -> str | None:
+        """What keeps a connection from resting: its end, or data that nobody has asked for."""
+        readable, sock = self.readable, self.sock
+        if not readable.ready:
+            return None
         assert sock is not None
-        text = "connection in dubious state"
         try:
             # past the TLS layer, if there is one
             if not socket.socket.recv(sock, 1, socket.MSG_PEEK):
-                text = "closed"
+                return "closed"
         except BlockingIOError:
-            counted = self.pool is not None
-            self.pool = None
-            pool.keep(self, seconds, counted)  # type: ignore[arg-type]
-            return
+            readable.ready = False
+            return None
         except OSError:
             pass
-        self.close()
-        raise SocketError(text)
+        return "connection in dubious state"
+
+    def rested(self, disturbed: Callable[[], None]) -> None:
+        """See :class:`~trio_lua.net.pool.Poolable`."""
+
+        def look() -> None:
+            if self._disturbance() is not None:
+                disturbed()
+
+        self.readable.resting = look
+
+    def resumed(self) -> None:
+        """See :class:`~trio_lua.net.pool.Poolable`."""
+        self.readable.resting = None
 
     def close(self) -> None:
         """Close, and leave the pool. Safe to call again."""
         sock, pool = self.sock, self.pool
         self.sock = self.pool = None
         if sock is not None:
+            self.readable.close()
             if sock.fileno() >= 0:
+                # who sends waits for Trio
                 trio.lowlevel.notify_closing(sock)
             sock.close()
         if pool is not None:

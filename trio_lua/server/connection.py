@@ -425,7 +425,7 @@ class Connection:
 
     @contextlib.asynccontextmanager
     async def watched(self, gone: Callable[[], None]) -> AsyncIterator[None]:
-        def look() -> None:
+        def look(_events: int) -> None:
             watcher.unwatch(fd)
             # who receives sees the end of the stream, and says so to its caller
             if not self._receiving and not self.transport.peek():

@@ -82,7 +82,8 @@ class Transfer:
         self._begin = begin
         export = request.lua.vm.export
         self._export_note, self._export_stage = export("proxy_note"), export("proxy_stage")
-        self._link = TcpSocket(request.lua.sockets.network, None)
+        sockets = request.lua.sockets
+        self._link = TcpSocket(sockets.network, sockets.watcher, None)
         self._sending = self._begun = False
         self._failure: Failed | None = None
         self._waiting = trio.CancelScope()
