@@ -1,7 +1,11 @@
 """A worker without sockets of its own, and clients that speak to it in raw bytes.
 
-Every test of a connection runs on both drivers: parked sockets (a socket pair) and a task per stream (memory
-streams).
+There are two drivers of connections: parked sockets (here a socket pair) and a task per stream (memory
+streams). The fixture ``serve`` runs a test on both; it is for what a driver can change: connections, what is
+read from them and written to them, and when (``tests/server``, and what of the API is about bodies, output and
+clients that leave). All else sees a request and no connection, and is tested on one driver, which the
+``conftest.py`` of a folder chooses: the API on parked sockets, as in production (``serve_parked``), phases and modules
+on streams, as in programs that embed a server (``serve_task``).
 """
 
 from __future__ import annotations
@@ -198,12 +202,24 @@ class Running:
 
 @pytest.fixture(params=["parked", "task"])
 def serve(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """``async with serve(config) as running``; leaves nothing behind, or fails."""
+    """``async with serve(config) as running``, on both drivers; leaves nothing behind, or fails."""
     return opener(parked=request.param == "parked")
 
 
+@pytest.fixture
+def serve_parked() -> Callable[..., Any]:
+    """The same on parked sockets only; to be imported as ``serve``."""
+    return opener(parked=True)
+
+
+@pytest.fixture
+def serve_task() -> Callable[..., Any]:
+    """The same on streams only; to be imported as ``serve``."""
+    return opener(parked=False)
+
+
 def opener(*, parked: bool) -> Callable[..., Any]:
-    """What the fixture ``serve`` is, for tests that one driver is enough for."""
+    """What the fixtures give."""
 
     @contextlib.asynccontextmanager
     async def open_worker(conf: Config, **options: Any) -> AsyncIterator[Running]:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import opener
+from serving import serve_parked as serve
 
 from trio_lua.config.nginx import loads
+
+__all__ = ["conf", "fifo", "said", "serve"]
 
 MODULE = """
 local function err(value) error(value) end
@@ -57,12 +59,6 @@ def fifo(tmp_path: Path) -> Iterator[str]:
     keeper = os.open(path, os.O_RDWR)
     yield str(path)
     os.close(keeper)
-
-
-@pytest.fixture
-def serve() -> Callable[..., Any]:
-    """As the fixture of that name in ``serving``."""
-    return opener(parked=True)
 
 
 async def said(serve: Callable[..., Any], config: Any) -> list[str]:

@@ -10,8 +10,10 @@ from typing import Any
 
 import trio
 import trio.testing
-from serving import Client, Running, nginx
+from serving import Client, Running, nginx, serve
 from upstream import silent, upstream
+
+__all__ = ["serve"]
 
 Serve = Callable[..., Any]
 

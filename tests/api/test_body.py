@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import nginx
+from serving import nginx, serve
+
+__all__ = ["serve"]
 
 Serve = Callable[..., Any]
 

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from serving import nginx
+from serving import nginx, serve
+
+__all__ = ["serve"]
 
 Serve = Callable[..., Any]
 

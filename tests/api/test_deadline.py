@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from serving import nginx
+from serving import nginx, serve
+
+__all__ = ["serve"]
 
 Serve = Callable[..., Any]
 Clock = trio.testing.MockClock

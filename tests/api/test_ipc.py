@@ -18,7 +18,6 @@ from trio_lua.ipc.mesh import Mesh
 
 Serve = Callable[..., Any]
 
-pytestmark = pytest.mark.parametrize("serve", ["parked"], indirect=True)
 
 #: What every worker has: handlers that note what they get, and a location for code of a test.
 CONF = """

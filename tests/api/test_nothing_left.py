@@ -10,10 +10,12 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import trio
 import trio.testing
 from serving import nginx
+from serving import serve_task as serve
+
+__all__ = ["serve"]
 
 Serve = Callable[..., Any]
 Clock = trio.testing.MockClock
@@ -78,7 +80,6 @@ class Program:
         return "\n".join(lines)
 
 
-@pytest.mark.parametrize("serve", ["task"], indirect=True)
 async def test_nothing_is_left(serve: Serve, autojump_clock: Clock) -> None:
     programs = [Program(seed) for seed in range(150)]
     handlers = "".join(

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import nginx
+from serving import nginx, serve
 
 from trio_lua.server.connection import Connection
+
+__all__ = ["serve"]
 
 Serve = Callable[..., Any]
 

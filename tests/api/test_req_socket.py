@@ -7,7 +7,9 @@ from typing import Any
 
 import trio
 import trio.testing
-from serving import Client, Running, nginx
+from serving import Client, Running, nginx, serve
+
+__all__ = ["serve"]
 
 Serve = Callable[..., Any]
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import trio.testing
-from serving import nginx, serve
+from serving import nginx
+from serving import serve as serve_both
+from serving import serve_parked as serve
 
 from trio_lua.lua import driver
 
-__all__ = ["serve"]
+__all__ = ["serve", "serve_both"]
 
 Serve = Callable[..., Any]
 
@@ -160,7 +162,7 @@ async def test_static_file(serve: Serve, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("wait", ["", "ngx.sleep(0)"])
-async def test_what_ends_the_connection(serve: Serve, handler: str, wait: str) -> None:
+async def test_what_ends_the_connection(serve_both: Serve, handler: str, wait: str) -> None:
     handler = handler.replace("block {", "block { " + wait, 1)
     conf = nginx(f"""
         location = /t {{ content_by_lua_block {{
@@ -173,7 +175,7 @@ async def test_what_ends_the_connection(serve: Serve, handler: str, wait: str) -
         }} }}
         location = /s {{ {handler} }}
     """)
-    async with serve(conf) as running:
+    async with serve_both(conf) as running:
         client = await running.connect()
         await client.send(b"GET /t HTTP/1.1\r\nHost: a\r\n\r\n")
         assert await client.rest() == b""
@@ -476,7 +478,7 @@ async def test_what_need_not_wait_needs_no_task(
 
 
 async def test_a_client_that_leaves_ends_its_subrequests(
-    serve: Serve, autojump_clock: trio.testing.MockClock
+    serve_both: Serve, autojump_clock: trio.testing.MockClock
 ) -> None:
     server = """
         location /t { content_by_lua_block {
@@ -487,7 +489,7 @@ async def test_a_client_that_leaves_ends_its_subrequests(
         location /nested { content_by_lua_block { ngx.location.capture("/sleep") } }
         location /sleep { content_by_lua_block { ngx.sleep(1000) } }
     """
-    async with serve(nginx(server)) as running:
+    async with serve_both(nginx(server)) as running:
         client = await running.connect()
         began = trio.current_time()
         await client.send(b"GET /t HTTP/1.1\r\nHost: a\r\n\r\n")

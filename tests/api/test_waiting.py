@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from serving import Running, nginx
+from serving import Running, nginx, serve
 from upstream import echo, silent, upstream
+
+__all__ = ["serve"]
 
 Serve = Callable[..., Any]
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from serving import nginx, serve
+from serving import nginx
+from serving import serve_parked as serve
 
 from trio_lua.errors import ConfigError
 

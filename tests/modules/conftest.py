@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from serving import Client, Running, serve
+from serving import Client, Running
+from serving import serve_task as serve
 
 from trio_lua.config.nginx import loads
 from trio_lua.modules import BUNDLED

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from serving import nginx, serve
+from serving import nginx
+from serving import serve_task as serve
 
 from trio_lua.lua.driver import detach
 from trio_lua.phases.engine import Engine

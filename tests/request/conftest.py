@@ -1,3 +1,3 @@
-from serving import serve
+from serving import serve_parked as serve
 
 __all__ = ["serve"]
