@@ -1,1 +1,6 @@
+"""For all tests."""
+
+import thoroughness
+
 pytest_plugins = ["pytester"]
+thoroughness.register()

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from thoroughness import examples
 
 from trio_lua.api.runtime import Runtime
 from trio_lua.config.model import Config, Http
@@ -595,7 +596,7 @@ class AgainstModel(RuleBasedStateMachine):
 
 
 TestAgainstModel = AgainstModel.TestCase
-TestAgainstModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAgainstModel.settings = settings(max_examples=examples(60), stateful_step_count=40)
 
 
 class FullDictionary(RuleBasedStateMachine):
@@ -669,7 +670,7 @@ class FullDictionary(RuleBasedStateMachine):
 
 
 TestFullDictionary = FullDictionary.TestCase
-TestFullDictionary.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestFullDictionary.settings = settings(max_examples=examples(40), stateful_step_count=40)
 
 
 # -------------------------------------------------------------------------- recovery

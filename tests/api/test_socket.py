@@ -13,6 +13,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import Running, nginx
+from thoroughness import examples
 from upstream import echo, say, silent, upstream
 
 import trio_lua.api
@@ -294,7 +295,7 @@ class TestAgainstAModel:
         assert expected[-1].startswith(found[-1][1:])
         assert pattern.startswith(expected[-1][len(found[-1]) - 1 :])
 
-    @settings(max_examples=300)
+    @settings(max_examples=examples(300))
     @given(
         words,
         st.text("ab-", min_size=1, max_size=5).map(str.encode),

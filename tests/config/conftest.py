@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import settings
 
 from trio_lua.config.model import Config, Location, Server
 from trio_lua.config.nginx import loads
 from trio_lua.errors import ConfigError
-
-# How long an example takes says nothing on a busy machine.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 
 @pytest.fixture

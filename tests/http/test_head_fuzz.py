@@ -18,6 +18,7 @@ import h11
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 import trio_lua.http
 from trio_lua.errors import ProtocolError
@@ -27,7 +28,7 @@ from trio_lua.http.uri import normalize, split_target
 from trio_lua.lua.vm import VM
 
 SECONDS = float(os.environ.get("TRIO_LUA_FUZZ_SECONDS", "0"))
-EXAMPLES = 1500
+EXAMPLES = examples(1500)
 MUTANTS = 6
 
 HTTP_11, KEEP_ALIVE, COMPLEX, HAS_ARGS = 1, 2, 4, 8
@@ -300,7 +301,6 @@ def test_accepts_nothing_that_h11_reads_otherwise(
 ) -> None:
     @settings(
         max_examples=EXAMPLES,
-        deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 if TYPE_CHECKING:
     from conftest import Lua
@@ -216,9 +217,7 @@ def normal(log: Log) -> Log:
     return sorted((round(at, 3), text) for at, text in log)
 
 
-@settings(
-    deadline=None, max_examples=300, suppress_health_check=list(HealthCheck), derandomize=True
-)
+@settings(max_examples=examples(300), suppress_health_check=list(HealthCheck), derandomize=True)
 @given(program=programs, seed=st.integers(0, 1000))
 def test_programs(lua: Lua, program: list[Step], seed: int) -> None:
     steps = annotate(program, Durations(seed), Number())

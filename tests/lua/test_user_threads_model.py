@@ -15,6 +15,7 @@ import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 from trio_lua.lua.driver import Outcome
 
@@ -344,7 +345,7 @@ def run(lua: Lua, program: list[Step]) -> tuple[Any, list[str]]:
 
 
 unhurried = settings(
-    deadline=None, max_examples=300, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=examples(300), suppress_health_check=list(HealthCheck), derandomize=True
 )
 
 

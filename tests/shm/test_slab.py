@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thoroughness import examples
 
 from trio_lua.lua.vm import VM
 from trio_lua.shm.zone import FILES, Zone
@@ -93,7 +94,7 @@ SIZES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(steps=st.lists(st.one_of(SIZES, st.tuples(st.just("free"), st.integers(0, 1000)))))
 def test_pieces_are_apart_and_come_back(slab: Slab, steps: list[Any]) -> None:
     slab.format()
