@@ -224,6 +224,20 @@ async def test_client_certificates(serve: Serve, authority: trustme.CA, tmp_path
     assert all(entry[2]["subject"] for entry in seen)
 
 
+async def test_a_client_certificate_without_its_key(serve: Serve, authority: trustme.CA) -> None:
+    own, other = authority.issue_cert("client.local"), authority.issue_cert("other.local")
+    chain = own.cert_chain_pems[0].bytes().decode()
+    code = f"""
+        local ssl = require "ngx.ssl"
+        sock:setclientcert(ssl.parse_pem_cert([[{chain}]]),
+            ssl.parse_pem_priv_key([[{other.private_key_pem.bytes().decode()}]]))
+        ngx.say(sock:sslhandshake(false))
+    """
+    async with tls_server(server_context(authority)) as port:
+        lines, _ = await run(serve, port, code)
+    assert lines == ["nilssl set client private key failed"]
+
+
 async def test_a_silent_peer(serve: Serve, autojump_clock: Any) -> None:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
 

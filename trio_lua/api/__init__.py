@@ -43,6 +43,7 @@ FAMILIES = (
     "socket_receive",
     "socket_send",
     "socket_connect",
+    "certificate",
     "tls",
     "ssl",
     "udp",

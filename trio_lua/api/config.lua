@@ -6,7 +6,7 @@ local ngx = rt.ngx
 
 rawset(ngx, "config", {
     subsystem = "http",
-    debug = false,
+    debug = true,
     nginx_version = rt.nginx_version_number,
     ngx_lua_version = rt.ngx_lua_version,
     prefix = function()

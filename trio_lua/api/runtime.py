@@ -206,7 +206,7 @@ class Runtime:
         #: The child processes of the VM.
         self.pipes = Pipes(table)
         #: The handshakes of clients that Lua code decides about.
-        self.handshakes = Handshakes(table, self.connections, self.sockets.pem)
+        self.handshakes = Handshakes(table, self.connections)
         req_socket.install(table, self.connections)
         if subrequests is not None:
             subrequest.install(table, subrequests)

@@ -104,14 +104,11 @@ class Sockets:
         self.contexts = Contexts()
         self._tls_settings: list[TlsSettings] = []
         self._sessions: dict[int, ssl.SSLSession] = {}
-        self._certificates: dict[int, bytes] = {}
         for name in _CALLS:
             table.call(f"tcp_{name}", getattr(self, f"_{name}"))
         for name in ("connect", "receive", "send", "tls"):
             table.op(f"tcp_{name}", getattr(self, f"_{name}_op"))
         table.call("is_address", _is_address)
-        table.call("keep_pem", self._keep_pem)
-        table.call("forget_pem", self._forget_pem)
 
     @property
     def open(self) -> int:
@@ -310,17 +307,15 @@ class Sockets:
         name: bytes | None,
         verify: bool,
         session: int,
-        chain: int,
-        key: int,
+        chain: bytes | None,
+        key: bytes | None,
     ) -> bool | Failure:
         """True when the handshake is done, False when the operation has to follow."""
         link = self._sockets.get(number)
         if link is None:
             return _CLOSED
         settings = self._tls_settings[settings_number]
-        client = None
-        if chain:
-            client = Certificate(self._certificates[chain], self._certificates[key])
+        client = None if chain is None or key is None else Certificate(chain, key)
         try:
             context = self.contexts.get(settings, verify, name is not None, client)
             host = None if name is None else name.decode("latin-1")
@@ -343,19 +338,6 @@ class Sockets:
 
     def _forget_session(self, number: int) -> None:
         self._sessions.pop(number, None)
-
-    def _keep_pem(self, data: bytes) -> int:
-        """Keep a certificate chain or a key for Lua, by number."""
-        self._last += 1
-        self._certificates[self._last] = data
-        return self._last
-
-    def pem(self, number: int) -> bytes:
-        """A certificate chain or key that Lua code holds."""
-        return self._certificates[number]
-
-    def _forget_pem(self, number: int) -> None:
-        self._certificates.pop(number, None)
 
     # --------------------------------------------------------------- operations
 

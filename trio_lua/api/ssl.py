@@ -33,17 +33,10 @@ class Handshakes:
     Args:
         table: Where to add the calls.
         connections: Connections by number.
-        kept_pem: A certificate or key that Lua code holds, by number.
     """
 
-    def __init__(
-        self,
-        table: OpTable,
-        connections: Mapping[int, ClientConnection],
-        kept_pem: Callable[[int], bytes],
-    ) -> None:
+    def __init__(self, table: OpTable, connections: Mapping[int, ClientConnection]) -> None:
         self._connections = connections
-        self._kept_pem = kept_pem
         self._choices: dict[int, Choice] = {}
         for name in (
             "address",
@@ -61,10 +54,7 @@ class Handshakes:
             "version",
         ):
             table.call(f"ssl_{name}", getattr(self, f"_{name}"))
-        table.call("pem_of_chain", _converted(pem.certificates_to_pem))
-        table.call("pem_of_key", _converted(pem.key_to_pem))
         table.call("der_of_chain", _converted(pem.certificates_to_der))
-        table.call("der_of_key", _converted(pem.key_to_der))
 
     @contextmanager
     def of(self, number: int, choice: Choice) -> Iterator[None]:
@@ -141,9 +131,6 @@ class Handshakes:
         choice.chains, choice.keys = [], []
         return True
 
-    def _use(self, number: int, what: bytes, kept: int) -> bool | Failure:
-        return self._take(number, what, self._kept_pem(kept))
-
     def _use_der(self, number: int, what: bytes, der: bytes) -> bool | Failure:
         try:
             text = pem.key_to_pem(der) if what == b"key" else pem.certificates_to_pem(der)
@@ -152,9 +139,9 @@ class Handshakes:
                 None,
                 b"d2i_PrivateKey_bio() failed" if what == b"key" else b"d2i_X509_bio() failed",
             )
-        return self._take(number, what, text)
+        return self._use(number, what, text)
 
-    def _take(self, number: int, what: bytes, text: bytes) -> bool | Failure:
+    def _use(self, number: int, what: bytes, text: bytes) -> bool | Failure:
         choice = self._choices.get(number)
         if choice is None:
             return _BAD_PHASE
@@ -164,11 +151,11 @@ class Handshakes:
             choice.chains = [*(choice.chains or ()), text]
         return True
 
-    def _authorities(self, number: int, kept: int, depth: int) -> bool | Failure:
+    def _authorities(self, number: int, text: bytes, depth: int) -> bool | Failure:
         choice = self._choices.get(number)
         if choice is None:
             return _BAD_PHASE
-        choice.authorities = self._kept_pem(kept) if kept else b""
+        choice.authorities = text
         choice.depth = depth
         return True
 

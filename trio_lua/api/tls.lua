@@ -1,8 +1,8 @@
 -- tcpsock:sslhandshake, setclientcert and their kin.
 --
--- Sessions, certificates and keys are Python's, by number; what Lua code holds is a C struct with the number in it,
--- because OpenResty's are cdata and libraries look at that. When such a struct is collected, Python lets go of what it
--- stands for with the next handshake: a finalizer must not leave the VM.
+-- Sessions are Python's, by number; what Lua code holds is a C struct with the number in it, because OpenResty's are
+-- cdata and libraries look at that. When such a struct is collected, Python lets go of its session with the next
+-- handshake: a finalizer must not leave the VM.
 
 local rt = ...
 
@@ -11,38 +11,25 @@ local ffi = require "ffi"
 local S, py, ops = rt.S, rt.py, rt.ops
 local type, error, select, tonumber, tostring, ffi_gc, istype = type, error, select, tonumber, tostring, ffi.gc, ffi.istype
 local settings, suspend, suspended, raw_log = rt.socket.settings, rt.suspend, rt.socket.suspended, rt.raw_log
-local methods, object = rt.tcp_methods, rt.socket.object
+local methods, object, certificate = rt.tcp_methods, rt.socket.object, rt.certificate
 
--- Places in the object.
+-- Places in the object, of the client's certificate and its key (PEM).
 local CERTIFICATE, KEY = 8, 9
 
 local session_type = ffi.typeof("struct { uint32_t session; }")
-local pem_type = ffi.typeof("struct { uint32_t pem; }")
-
 local garbage, n_garbage = {}, 0
 
-local function collector(call, field)
-    return function(object)
-        n_garbage = n_garbage + 1
-        garbage[n_garbage] = { call, tonumber(object[field]) }
-    end
+local function drop_session(object)
+    n_garbage = n_garbage + 1
+    garbage[n_garbage] = tonumber(object.session)
 end
-
-local drop_session, drop_pem = collector("tcp_forget_session", "session"), collector("forget_pem", "pem")
 
 local function sweep()
     while n_garbage > 0 do
-        local item = garbage[n_garbage]
+        py.tcp_forget_session(garbage[n_garbage])
         garbage[n_garbage] = nil
         n_garbage = n_garbage - 1
-        py[item[1]](item[2])
     end
-end
-
--- A certificate chain or a key as PEM, for setclientcert.
-function rt.new_pem(text)
-    sweep()
-    return ffi_gc(pem_type(py.keep_pem(text)), drop_pem)
 end
 
 local function session_of(u)
@@ -73,9 +60,8 @@ function methods.sslhandshake(sock, reused, name, verify, status, ...)
     local session = istype(session_type, reused) and reused or nil
     if not py.tcp_encrypted(u.id) then
         sweep()
-        local cert, key = sock[CERTIFICATE], sock[KEY]
         local done, why, line, level = py.tcp_tls(u.id, settings(r).tls or 0, name and tostring(name), not not verify,
-            session and session.session or 0, cert and cert.pem or 0, key and key.pem or 0)
+            session and session.session or 0, sock[CERTIFICATE], sock[KEY])
         if done == false then
             suspended()
             u.connecting = S.th.id
@@ -109,9 +95,15 @@ function methods.setclientcert(sock, cert, key)
         return nil, "bad cert arg: cdata expected, got " .. type(cert)
     elseif type(key) ~= "cdata" then
         return nil, "bad pkey arg: cdata expected, got " .. type(key)
-    elseif not istype(pem_type, cert) or not istype(pem_type, key) then
-        return nil, "bad cert arg: a value of ngx.ssl expected"
     end
-    sock[CERTIFICATE], sock[KEY] = cert, key
+    local chain = certificate.to_pem(cert)
+    if not chain then
+        return nil, "invalid client certificate chain"
+    end
+    local pem = certificate.key_to_pem(key)
+    if not pem then
+        return nil, "ssl set client private key failed"
+    end
+    sock[CERTIFICATE], sock[KEY] = chain, pem
     return true
 end

@@ -187,7 +187,10 @@ function methods.settimeout(...)
     end
 end
 
-function methods.bind(...)
+-- Methods that OpenResty got later, behind those that its metatable has had from the beginning.
+local later = {}
+
+function later.bind(...)
     if select("#", ...) ~= 2 then
         error("expecting 2 arguments, but got " .. select("#", ...), 2)
     end
@@ -223,6 +226,8 @@ function methods.close(...)
 end
 
 methods.__index = methods
+setmetatable(methods, { __index = later })
+
 local udp_check = checker("ngx.socket")
 
 function ngx.socket.udp(...)

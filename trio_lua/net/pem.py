@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 
-__all__ = ["certificates_to_der", "certificates_to_pem", "key_to_der", "key_to_pem"]
+__all__ = ["certificates_to_der", "certificates_to_pem", "key_to_pem"]
 
 _BLOCK = re.compile(
     rb"-----BEGIN ([A-Z0-9 ]+)-----\s*\n(.*?)-----END \1-----", re.DOTALL | re.MULTILINE
@@ -95,15 +95,3 @@ def key_to_pem(der: bytes) -> bytes:
     if label is None:
         raise ValueError("not a key")
     return _encode(label, der)
-
-
-def key_to_der(pem: bytes) -> bytes:
-    """A private key that is not encrypted.
-
-    Raises:
-        ValueError: There is none.
-    """
-    found = _decode(pem, b"PRIVATE KEY", b"RSA PRIVATE KEY", b"EC PRIVATE KEY")
-    if not found or b"ENCRYPTED" in pem:
-        raise ValueError("no key")
-    return found[0]

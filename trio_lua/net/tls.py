@@ -123,10 +123,18 @@ def _new_context(
         context.load_verify_locations(settings.crl)
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     if client is not None:
-        load_certificate(context, client)
+        _load_client(context, client)
     elif settings.certificate:
         context.load_cert_chain(settings.certificate, settings.key)
     return context
+
+
+def _load_client(context: ssl.SSLContext, client: Certificate) -> None:
+    try:
+        load_certificate(context, client)
+    except ssl.SSLError as error:
+        what = "private key" if error.reason == "KEY_VALUES_MISMATCH" else "certificate"
+        raise SocketError(f"ssl set client {what} failed", f"TLS: {error}") from None
 
 
 def exclude_versions(context: ssl.SSLContext, versions: Collection[str]) -> None:

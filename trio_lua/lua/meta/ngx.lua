@@ -694,7 +694,7 @@ ngx.config.subsystem = "http"
 
 ---Whether this is a build for debugging.
 ---@type boolean
-ngx.config.debug = false
+ngx.config.debug = true
 
 ---The nginx version that is followed, as a number: 1022001 is 1.22.1.
 ---@type integer

@@ -1,11 +1,11 @@
 -- ngx.ssl: certificates and keys, for tcpsock:setclientcert and for the handshakes of clients.
 --
--- What would need OpenSSL's own structures (pointers to them, key material) is not within Python's reach.
+-- What would need OpenSSL's structures of a connection (pointers to them, key material) is not within Python's reach.
 
 local rt = require "trio_lua.rt"
 
-local S, py = rt.S, rt.py
-local type, error, find, select = type, error, string.find, select
+local S, py, certificate = rt.S, rt.py, rt.certificate
+local type, error = type, error
 
 local _M = {
     version = require("resty.core.base").version,
@@ -103,61 +103,57 @@ function _M.set_der_priv_key(der)
     return py.ssl_use_der(connection(SSL_CERT), "key", der)
 end
 
-local function kept(object, what, level)
+local function pem_of(object, convert, what)
     if type(object) ~= "cdata" then
-        error("bad #1 arg: " .. what .. " expected, got " .. type(object), level + 1)
+        error("bad #1 arg: " .. what .. " expected, got " .. type(object), 3)
     end
-    return object.pem
+    return convert(object)
 end
 
 --- Answer with a certificate of parse_pem_cert or parse_der_cert.
 function _M.set_cert(cert)
-    return py.ssl_use(connection(SSL_CERT), "chain", kept(cert, "certificate", 2))
+    local pem = pem_of(cert, certificate.to_pem, "certificate")
+    if not pem then
+        return nil, "invalid certificate chain"
+    end
+    return py.ssl_use(connection(SSL_CERT), "chain", pem)
 end
 
 --- Its key, of parse_pem_priv_key or parse_der_priv_key.
 function _M.set_priv_key(key)
-    return py.ssl_use(connection(SSL_CERT), "key", kept(key, "key", 2))
+    local pem = pem_of(key, certificate.key_to_pem, "key")
+    if not pem then
+        return nil, "SSL_use_PrivateKey() failed"
+    end
+    return py.ssl_use(connection(SSL_CERT), "key", pem)
 end
 
 --- Ask for a certificate that comes from these authorities, with so many between.
 function _M.verify_client(authorities, depth)
-    return py.ssl_authorities(connection(SSL_CERT), authorities and kept(authorities, "certificate", 2) or 0,
-        depth or -1)
+    local pem = authorities and pem_of(authorities, certificate.to_pem, "certificate")
+    return py.ssl_authorities(connection(SSL_CERT), pem or "", depth or -1)
 end
+
+-- Whoever looks into these with OpenSSL's functions finds STACK_OF(X509) * and EVP_PKEY *.
 
 --- A certificate with its chain as an object.
 function _M.parse_pem_cert(pem)
-    if type(pem) ~= "string" or not py.der_of_chain(pem) then
-        return nil, "PEM_read_bio_X509_AUX() failed"
-    end
-    return rt.new_pem(pem)
+    return certificate.of_pem(pem)
 end
 
 --- A private key as an object.
 function _M.parse_pem_priv_key(pem)
-    if type(pem) ~= "string" or not find(pem, "-----BEGIN [A-Z ]*PRIVATE KEY-----") then
-        return nil, "PEM_read_bio_PrivateKey() failed"
-    end
-    return rt.new_pem(pem)
+    return certificate.key_of_pem(pem)
 end
 
 --- A certificate with its chain as an object.
 function _M.parse_der_cert(der)
-    local pem = type(der) == "string" and py.pem_of_chain(der)
-    if not pem then
-        return nil, "d2i_X509_bio() failed"
-    end
-    return rt.new_pem(pem)
+    return certificate.of_der(der)
 end
 
 --- A private key as an object.
 function _M.parse_der_priv_key(der)
-    local pem = type(der) == "string" and py.pem_of_key(der)
-    if not pem then
-        return nil, "d2i_PrivateKey_bio() failed"
-    end
-    return rt.new_pem(pem)
+    return certificate.key_of_der(der)
 end
 
 --- A chain of certificates as DER.
@@ -169,13 +165,13 @@ function _M.cert_pem_to_der(pem)
     return der
 end
 
---- A private key as DER. One that is encrypted cannot be read.
-function _M.priv_key_pem_to_der(pem, _passphrase)
-    local der = type(pem) == "string" and py.der_of_key(pem)
-    if not der then
-        return nil, "PEM_read_bio_PrivateKey() failed"
+--- A private key as DER.
+function _M.priv_key_pem_to_der(pem, passphrase)
+    local key, err = certificate.key_of_pem(pem, passphrase)
+    if not key then
+        return nil, err
     end
-    return der
+    return certificate.key_to_der(key)
 end
 
 -- ------------------------------------------------------------------ not here
