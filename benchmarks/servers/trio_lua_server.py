@@ -8,6 +8,7 @@ never ends.
 from __future__ import annotations
 
 import argparse
+import gc
 import socket
 
 import trio
@@ -34,6 +35,9 @@ async def _serve(port: int, mode: str) -> None:
     listen = config.http.servers[0].listens[0]
     sock = socket.create_server((listen.host, listen.port), backlog=listen.backlog)
     sock.setblocking(False)
+    # as the command does
+    gc.collect()
+    gc.freeze()
     await worker.run([(listen, sock)])
 
 

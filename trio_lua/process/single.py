@@ -11,6 +11,7 @@ it serves is a :class:`Worker`.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -133,6 +134,7 @@ class SingleProcess:
                         nursery.start_soon(self._beside, self)
                     await self._ended.wait()
                 nursery.cancel_scope.cancel()
+        gc.unfreeze()
         if not serving:
             raise StartError("the server did not start")
         return 1 if self._failed else 0
@@ -153,6 +155,7 @@ class SingleProcess:
     async def _start(self, nursery: trio.Nursery, cycle: Cycle) -> _Generation | None:
         restart_calls(cycle.config.http.lua_sa_restart)
         generation: _Generation | None = await nursery.start(self._generation, cycle)
+        _settle()
         return generation
 
     async def _generation(
@@ -189,7 +192,9 @@ class SingleProcess:
                 self._generations.remove(generation)
                 if cycle is not self.cycle:
                     cycle.error_log.close()
-        if not self._generations:
+        if self._generations:
+            _settle()
+        else:
             self._ended.set()
 
     async def _follow(self, signals: AsyncIterator[int]) -> None:
@@ -259,3 +264,10 @@ class SingleProcess:
             self._quit(gone)
         if self._quitting:
             self._quit(generation)
+
+
+def _settle() -> None:
+    """What there is when serving begins mostly stays: let the garbage collector not look through it every time."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
