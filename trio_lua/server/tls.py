@@ -112,7 +112,7 @@ class TlsAddress:
     def plain(self) -> Endpoint:
         """Where connections belong that are not encrypted."""
         if self._plain is None:
-            self._plain = self._worker.new_endpoint(self._table, _PlainEndpoint, recognise=False)
+            self._plain = self._worker.endpoints.new(self._table, _PlainEndpoint, recognise=False)
         return self._plain
 
     def choose(self, name: bytes | None) -> ServerPlan:
@@ -135,7 +135,7 @@ class TlsAddress:
         key = (plan.number, verify)
         bound = self._verifying.get(key)
         if bound is None:
-            bound = self._worker.new_endpoint(
+            bound = self._worker.endpoints.new(
                 self._table, _VerifyingEndpoint, recognise=verify == "SUCCESS"
             )
             assert isinstance(bound, _VerifyingEndpoint)

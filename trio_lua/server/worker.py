@@ -21,13 +21,13 @@ from trio_lua.about import NGINX_VERSION
 from trio_lua.api.guard import Guard
 from trio_lua.api.place import Place
 from trio_lua.api.runtime import Runtime
-from trio_lua.config.model import Config, Listen, LuaCode, Settings, Source, Template
+from trio_lua.config.model import Config, Listen, LuaCode, Source, Template
 from trio_lua.config.variables import Variables
 from trio_lua.debug import threads
 from trio_lua.errors import LuaError, ProtocolError
 from trio_lua.ipc.endpoint import Endpoint as MessageEndpoint
-from trio_lua.log.capture import CapturedLog, LogBuffer
-from trio_lua.log.error_log import ALERT, ERROR, ErrorLog, Log
+from trio_lua.log.capture import LogBuffer
+from trio_lua.log.error_log import ALERT, ERROR, Log
 from trio_lua.log.files import LogFiles
 from trio_lua.lua.driver import detach
 from trio_lua.net.network import Network
@@ -35,15 +35,16 @@ from trio_lua.net.poller import supported
 from trio_lua.net.tls_server import check_certificates
 from trio_lua.phases.access_log import AccessLogs
 from trio_lua.phases.engine import Engine
-from trio_lua.phases.matcher import ServerTable
 from trio_lua.phases.plan import Plans
 from trio_lua.request.phase import Phase
 from trio_lua.request.state import Request
 from trio_lua.server.alerts import AlertHandlers
 from trio_lua.server.clientless import Clientless
 from trio_lua.server.connection import ANSWERED, Connection
+from trio_lua.server.endpoints import Endpoints
 from trio_lua.server.listener import Endpoint
-from trio_lua.server.observe import Audience, ObservedEngine, ObservedLog, Observer
+from trio_lua.server.logs import ErrorLogs
+from trio_lua.server.observe import Audience, ObservedEngine, Observer
 from trio_lua.server.parked import ACCEPT_BATCH, Balance, ParkedDriver
 from trio_lua.server.task import serve_stream
 from trio_lua.server.timers import Timers
@@ -52,8 +53,6 @@ from trio_lua.server.transport import Broken, Transport
 from trio_lua.shm.zone import Zone
 
 __all__ = ["Worker", "run_worker"]
-
-_WILDCARDS = frozenset(("", "*", "0.0.0.0", "::"))
 
 #: Seconds for which connections that were just used stay open when a worker stops gracefully. A client that sends one
 #: request after the other then gets a response that says it is the last, and not a closed connection.
@@ -90,6 +89,7 @@ class Worker:
         closed: Whether it has ended, and its VM with it.
         addresses: What the listening sockets are bound to.
         schemes: "http" or "https", for each of them.
+        endpoints: The servers behind each address.
 
     Raises:
         ConfigError: A name, location or pattern of the configuration is not valid.
@@ -116,13 +116,11 @@ class Worker:
         self.ipc = ipc
         self.balance: Balance | None = None
         http = config.http
-        self._captured = (
+        captured = (
             None
             if http.lua_capture_error_log is None
             else LogBuffer(http.lua_capture_error_log, lambda: math.floor(self.now * 1000) / 1000)
         )
-        self._error_log = self._capture(error_log)
-        self._recognise = recognise
         self._use_parked = parked and supported()
         self._epoch = epoch
         self._offset = 0.0
@@ -147,21 +145,26 @@ class Worker:
         self._drained = trio.Event()
         self._arrival = trio.Event()
         self._files = LogFiles()
-        self._sinks: list[Log] = [self._error_log]
-        self._sink_numbers: dict[Any, int] = {}
-        self._endpoints: dict[int, Endpoint] = {}
-        self._last_endpoint = 0
+        logs = ErrorLogs(
+            config,
+            error_log,
+            files=self._files,
+            clock=self.clock,
+            captured=captured,
+            audience=self._audience,
+        )
+        self._error_log = logs.main
         self.runtime = Runtime(
             config,
             clock=self.clock,
-            sinks=self._sinks,
+            sinks=logs.sinks,
             product=product,
             document_root=lambda request: self.engine.document_root(request),
             request_filename=lambda request: self.engine.request_filename(request),
             invalid_referer=lambda request: self.engine.invalid_referer(request),
             graceful_exit=self.quit,
             subrequests=lambda: self.engine.subrequests,
-            captured=self._captured,
+            captured=captured,
             zones=zones,
             network=network,
         )
@@ -171,11 +174,11 @@ class Worker:
         plans = Plans(
             config,
             self.runtime,
-            sink_of=self._sink_of,
+            sink_of=logs.sink_of,
             access_log=True,
             chains=self._audience is None,
         )
-        logs = AccessLogs(
+        access_logs = AccessLogs(
             self.runtime,
             http.log_formats,
             prefix=config.prefix,
@@ -184,21 +187,20 @@ class Worker:
         )
         for server in plans.servers.values():
             for plan in server.plans.values():
-                logs.open(plan.access_logs)
+                access_logs.open(plan.access_logs)
         if self._audience is None:
-            self.engine = Engine(self.runtime, logs)
+            self.engine = Engine(self.runtime, access_logs)
         else:
-            self.engine = ObservedEngine(self.runtime, logs, self._audience)
+            self.engine = ObservedEngine(self.runtime, access_logs, self._audience)
         self.plans = plans
-        #: The addresses with ``ssl``.
-        self._encrypted = {
-            plans.tables[listen.host, listen.port, listen.path]
-            for server in http.servers
-            for listen in server.listens
-            if listen.ssl
-        }
-        if self._encrypted:
-            check_certificates(config)
+        self.endpoints = Endpoints(
+            config,
+            plans,
+            self.runtime,
+            recognise=recognise,
+            tls=lambda table: TlsAddress(self, table),
+        )
+        check_certificates(config)
 
     # --------------------------------------------------------------- the clock
 
@@ -222,24 +224,6 @@ class Worker:
 
     # ----------------------------------------------------------------- logging
 
-    def _capture(self, log: Log) -> Log:
-        if self._audience is not None:
-            log = ObservedLog(log, self._audience)
-        return log if self._captured is None else CapturedLog(log, self._captured)
-
-    def _sink_of(self, settings: Settings) -> tuple[int, int]:
-        own = settings.error_log
-        if own is None:
-            return 0, self._error_log.level
-        number = self._sink_numbers.get(own)
-        if number is None:
-            log = ErrorLog(
-                own.file, own.level, prefix=self.config.prefix, files=self._files, clock=self.clock
-            )
-            number = self._sink_numbers[own] = len(self._sinks)
-            self._sinks.append(self._capture(log))
-        return number, self._sinks[number].level
-
     def log(self, level: int, message: bytes, conn: Connection | None = None) -> None:
         """Write an error.log line that is not about a request."""
         if level <= self._error_log.level:
@@ -255,48 +239,6 @@ class Worker:
         return self._files.paths
 
     # ------------------------------------------------------------- connections
-
-    def endpoint(self, listen: Listen | None) -> Endpoint:
-        """The servers behind a ``listen``; None for those of the first one."""
-        tables = self.plans.tables
-        if listen is None or (listen.host, listen.port, listen.path) not in tables:
-            return self._endpoint(next(iter(tables.values())))
-        endpoint = self._endpoint(tables[listen.host, listen.port, listen.path])
-        if listen.path is None and _numeric(listen.host) in _WILDCARDS:
-            for (host, port, _), table in tables.items():
-                if port == listen.port and _numeric(host) not in _WILDCARDS:
-                    endpoint.share_port(_numeric(host), self._endpoint(table))
-        return endpoint
-
-    def _endpoint(self, table: ServerTable) -> Endpoint:
-        endpoint = self._endpoints.get(id(table))
-        if endpoint is None:
-            endpoint = self._endpoints[id(table)] = self.new_endpoint(table, Endpoint)
-            if table in self._encrypted:
-                endpoint.tls = TlsAddress(self, table)
-        return endpoint
-
-    def new_endpoint(
-        self, table: ServerTable, kind: type[Endpoint], *, recognise: bool = True
-    ) -> Endpoint:
-        """Another endpoint for the servers of a table."""
-        self._last_endpoint += 1
-        return kind(
-            self._last_endpoint,
-            table,
-            self.plans,
-            self.runtime,
-            address=self._address(table),
-            recognise=recognise and self._recognise,
-        )
-
-    def _address(self, table: ServerTable) -> bytes:
-        """What the servers of a table listen on, as nginx writes it."""
-        tables = self.plans.tables
-        host, port, path = next(key for key, value in tables.items() if value is table)
-        if path is not None:
-            return f"unix:{path}".encode()
-        return f"{'0.0.0.0' if host in ('', '*') else host}:{port}".encode()
 
     def has_room(self) -> bool:
         """Whether ``worker_connections`` allows one more; logs when not."""
@@ -572,7 +514,7 @@ class Worker:
                 self, inner, accept_batch=ACCEPT_BATCH if alone else 1, balance=self.balance
             )
         for listen, listener in listeners:
-            endpoint = self.endpoint(listen)
+            endpoint = self.endpoints.get(listen)
             scheme = "http" if endpoint.tls is None else "https"
             if isinstance(listener, socket.socket):
                 listener.setblocking(False)
@@ -606,16 +548,16 @@ class Worker:
 
     async def serve_stream(self, stream: trio.abc.Stream, listen: Listen | None = None) -> None:
         """Serve one connection over any stream; returns when it has ended."""
-        await serve_stream(self, stream, self.endpoint(listen))
+        await serve_stream(self, stream, self.endpoints.get(listen))
 
     def serve_socket(self, sock: socket.socket, listen: Listen | None = None) -> None:
         """Serve a connected stream socket, which is the worker's own from now on."""
         if self._parked is not None:
-            self._parked.adopt(sock, self.endpoint(listen))
+            self._parked.adopt(sock, self.endpoints.get(listen))
             return
         assert self._nursery is not None
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-        self._nursery.start_soon(serve_stream, self, stream, self.endpoint(listen))
+        self._nursery.start_soon(serve_stream, self, stream, self.endpoints.get(listen))
 
     def adopt_stream(self, stream: trio.abc.Stream, listen: Listen) -> None:
         """Serve a connection over any stream in a task of the worker.
@@ -625,7 +567,7 @@ class Worker:
         """
         if self.quitting or self.closed or self._nursery is None:
             raise trio.ClosedResourceError("the server has stopped")
-        self._nursery.start_soon(serve_stream, self, stream, self.endpoint(listen))
+        self._nursery.start_soon(serve_stream, self, stream, self.endpoints.get(listen))
 
     async def _sweep(self) -> None:
         assert self._parked is not None
@@ -691,15 +633,6 @@ class Worker:
             message = f"cancelled {thread}: the time to shut down is over"
             self.runtime.log_thread(thread.number, ERROR, message.encode())
         self._outer.cancel_scope.cancel()
-
-
-def _numeric(host: str) -> str:
-    """An address as :meth:`socket.socket.getsockname` gives it."""
-    host = host.removeprefix("[").removesuffix("]")
-    for family in (socket.AF_INET, socket.AF_INET6):
-        with contextlib.suppress(OSError):
-            return socket.inet_ntop(family, socket.inet_pton(family, host))
-    return host
 
 
 def _name(handler: LuaCode) -> str:
