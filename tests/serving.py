@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -167,6 +167,15 @@ class Client:
 
     async def aclose(self) -> None:
         await trio.aclose_forcefully(self.stream)
+
+
+@contextlib.contextmanager
+def row(name: object) -> Iterator[None]:
+    """A row of a table whose rows share a server, as starting one takes longer than asking it: names it if it fails."""
+    try:
+        yield
+    except Exception as error:
+        raise AssertionError(f"in the row {name!r}: {error}") from error
 
 
 class Running:

@@ -7,12 +7,21 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import trio.testing
 from serving import config, location, nginx
 
+from trio_lua.api import guard
 from trio_lua.config.model import Settings
 
 Serve = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def short_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each loop goes on until there were two samples."""
+    monkeypatch.setattr(guard, "INTERVAL", 4)
+
 
 SHAPES = {
     "while": "while true do end",
@@ -150,11 +159,11 @@ async def test_phases_that_do_not_wait(serve: Serve) -> None:
 async def test_waiting_is_free(serve: Serve) -> None:
     """A handler may compute for as long as it likes, if it waits now and then."""
     conf = nginx("""
-        lua_cpu_budget 60ms;
+        lua_cpu_budget 40ms;
         location / { content_by_lua_block {
             for i = 1, 6 do
                 local from = os.clock()
-                while os.clock() - from < 0.015 do end
+                while os.clock() - from < 0.01 do end
                 ngx.sleep(0)
             end
             ngx.say("done")
@@ -167,10 +176,10 @@ async def test_waiting_is_free(serve: Serve) -> None:
 async def test_a_line_for_what_is_slow(serve: Serve) -> None:
     conf = nginx("""
         lua_cpu_budget 0;
-        lua_cpu_warning 20ms;
+        lua_cpu_warning 10ms;
         location / { content_by_lua_block {
             local from = os.clock()
-            while os.clock() - from < 0.1 do end
+            while os.clock() - from < 0.05 do end
             ngx.say("done")
         } }""")
     async with serve(conf, guarded=True) as running:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from serving import nginx
+from serving import nginx, row
+
+from trio_lua.testing.server import idle
 
 Serve = Callable[..., Any]
 
@@ -79,15 +81,17 @@ SMUGGLING = {
 
 
 @pytest.mark.parametrize("recognise", [True, False], ids=["recogniser", "h11"])
-@pytest.mark.parametrize("name", SMUGGLING)
-async def test_one_way_of_framing_or_400(serve: Serve, name: str, recognise: bool) -> None:
+async def test_one_way_of_framing_or_400(serve: Serve, recognise: bool) -> None:
     async with serve(site(), recognise=recognise) as running:
-        client = await running.connect()
-        await client.send(SMUGGLING[name] + NEXT)
-        status, headers, _ = await client.response()
-        assert (status, headers["connection"]) == (400, "close")
-        assert await client.rest() == b""
-        assert "client sent" in running.log.text(7)
+        for name, data in SMUGGLING.items():
+            with row(name):
+                running.log.clear()
+                client = await running.connect()
+                await client.send(data + NEXT)
+                status, headers, _ = await client.response()
+                assert (status, headers["connection"]) == (400, "close")
+                assert await client.rest() == b""
+                assert "client sent" in running.log.text(7)
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -107,18 +111,22 @@ CUT = {
 }
 
 
-@pytest.mark.parametrize("name", CUT)
-async def test_client_that_leaves(serve: Serve, name: str, tmp_path: Path) -> None:
+async def test_client_that_leaves(serve: Serve, tmp_path: Path) -> None:
     conf = site(f"client_body_temp_path {tmp_path}/bodies; client_body_buffer_size 1;")
     async with serve(conf) as running:
-        client = await running.connect()
-        await client.send(CUT[name])
-        await trio.testing.wait_all_tasks_blocked()
-        await client.aclose()
-        other = await running.connect()
-        assert (await other.get("/hello"))[2] == b"hello\n"
-    assert "internal error" not in running.log.text()
-    assert files_below(tmp_path) == []
+        for name, data in CUT.items():
+            with row(name):
+                client = await running.connect()
+                await client.send(data)
+                await trio.testing.wait_all_tasks_blocked()
+                await client.aclose()
+                other = await running.connect()
+                assert (await other.get("/hello"))[2] == b"hello\n"
+                await other.aclose()
+                await idle(running.worker)
+                assert "internal error" not in running.log.text()
+                assert files_below(tmp_path) == []
+                running.assert_nothing_left()
 
 
 @pytest.mark.parametrize("name", ["body", "chunk", "unread body"])
@@ -181,19 +189,26 @@ THROWN = {
 }
 
 
-@pytest.mark.parametrize("code", THROWN)
-async def test_thrown_values(serve: Serve, code: str) -> None:
-    conf = site(f"location /throw {{ content_by_lua_block {{{code}}} }}")
+async def test_thrown_values(serve: Serve) -> None:
+    conf = site(
+        "".join(
+            f"location /throw/{number} {{ content_by_lua_block {{{code}}} }}"
+            for number, code in enumerate(THROWN)
+        )
+    )
     async with serve(conf) as running:
-        client = await running.connect()
-        assert (await client.get("/throw"))[0] == 500
-        line = running.log.text(4)
-        assert line.startswith("lua entry thread aborted: runtime error: ")
-        assert line.count("\n") < 40
-        assert THROWN[code] in line or code.startswith(("error(setm", "error(true"))
-        assert 'request: "GET /throw HTTP/1.1", host: "localhost"' in line
-        client = await running.connect()
-        assert (await client.get("/hello"))[0] == 200
+        for number, (code, message) in enumerate(THROWN.items()):
+            with row(code):
+                running.log.clear()
+                client = await running.connect()
+                assert (await client.get(f"/throw/{number}"))[0] == 500
+                line = running.log.text(4)
+                assert line.startswith("lua entry thread aborted: runtime error: ")
+                assert line.count("\n") < 40
+                assert message in line or code.startswith(("error(setm", "error(true"))
+                assert f'request: "GET /throw/{number} HTTP/1.1", host: "localhost"' in line
+                client = await running.connect()
+                assert (await client.get("/hello"))[0] == 200
 
 
 async def test_error_after_headers_went_out(serve: Serve) -> None:

@@ -7,12 +7,12 @@ answer, log the same lines, and leave as little behind.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import trio.testing
-from serving import nginx
+from serving import nginx, row
 
 Serve = Callable[..., Any]
 
@@ -74,88 +74,103 @@ def lines(text: str) -> str:
     return re.sub(r"0x[0-9a-f]+|\*\d+", "", text)
 
 
-async def same(serve: Serve, conf: Any, path: str = "/x?q=1") -> None:
-    """Ask several times, over fresh connections and one that stays: all answers are the same."""
-    async with serve(conf) as running:
-        answers, logs = [], []
-        for _ in range(3):
-            running.log.clear()
-            answers.append(await ask(running, path))
-            logs.append(lines(running.log.text(7)))
-        assert answers[1:] == answers[:1] * 2
-        assert logs[1:] == logs[:1] * 2
-    if not answers[0]:
-        return
-    async with serve(conf) as running:
-        client = await running.connect()
-        first = await ask(running, path, client)
-        for _ in range(2):
-            if b"'connection': 'close'" in first:
-                break
-            assert await ask(running, path, client) == first
+async def same(serve: Serve, blocks: Mapping[str, str], *, kept: bool = True) -> None:
+    """Ask each location several times: all its answers are the same, on fresh connections and (``kept``) on one."""
+    locations = "".join(
+        f"location /fresh/{number} {{ {block} }} location /kept/{number} {{ {block} }}"
+        for number, block in enumerate(blocks.values())
+    )
+    async with serve(nginx(OTHERS + locations)) as running:
+        for number, name in enumerate(blocks):
+            with row(name):
+                answers, logs = [], []
+                for _ in range(3):
+                    running.log.clear()
+                    answers.append(await ask(running, f"/fresh/{number}?q=1"))
+                    logs.append(lines(running.log.text(7)))
+                assert answers[1:] == answers[:1] * 2
+                assert logs[1:] == logs[:1] * 2
+                if kept and answers[0]:
+                    await same_on_one(running, f"/kept/{number}?q=1")
 
 
-@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS.keys())
-async def test_content(serve: Serve, act: str) -> None:
-    await same(serve, nginx(f"{OTHERS} location / {{ content_by_lua_block {{ {act} }} }}"))
+async def same_on_one(running: Any, path: str) -> None:
+    client = await running.connect()
+    first = await ask(running, path, client)
+    for _ in range(2):
+        if b"'connection': 'close'" in first:
+            break
+        assert await ask(running, path, client) == first
+
+
+async def test_content(serve: Serve) -> None:
+    await same(serve, {name: f"content_by_lua_block {{ {act} }}" for name, act in ACTS.items()})
 
 
 @pytest.mark.parametrize("phase", ["rewrite", "access"])
-@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS.keys())
-async def test_before_content(serve: Serve, act: str, phase: str) -> None:
-    conf = f"""{OTHERS} location / {{
-        {phase}_by_lua_block {{ {act} }}
-        content_by_lua_block {{ {CONTENT} }}
-    }}"""
-    await same(serve, nginx(conf))
+async def test_before_content(serve: Serve, phase: str) -> None:
+    await same(
+        serve,
+        {
+            name: f"""
+                {phase}_by_lua_block {{ {act} }}
+                content_by_lua_block {{ {CONTENT} }}"""
+            for name, act in ACTS.items()
+        },
+    )
 
 
-@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS.keys())
-async def test_between_two_others(serve: Serve, act: str) -> None:
-    conf = f"""{OTHERS} location / {{
-        rewrite_by_lua_block {{ n = 1 ngx.ctx.n = 1 }}
-        access_by_lua_block {{ {act} }}
-        content_by_lua_block {{ {CONTENT} }}
-        header_filter_by_lua_block {{ ngx.header["X-Filter"] = ngx.status }}
-    }}"""
-    await same(serve, nginx(conf))
+async def test_between_two_others(serve: Serve) -> None:
+    await same(
+        serve,
+        {
+            name: f"""
+                rewrite_by_lua_block {{ n = 1 ngx.ctx.n = 1 }}
+                access_by_lua_block {{ {act} }}
+                content_by_lua_block {{ {CONTENT} }}
+                header_filter_by_lua_block {{ ngx.header["X-Filter"] = ngx.status }}"""
+            for name, act in ACTS.items()
+        },
+    )
 
 
-@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS.keys())
-async def test_logged(serve: Serve, act: str) -> None:
-    conf = f"""{OTHERS} location / {{
-        content_by_lua_block {{ {act} }}
-        log_by_lua_block {{ ngx.log(ngx.WARN, "status ", ngx.status, " ", ngx.ctx.n or "-") }}
-    }}"""
-    await same(serve, nginx(conf))
+async def test_logged(serve: Serve) -> None:
+    await same(
+        serve,
+        {
+            name: f"""
+                content_by_lua_block {{ {act} }}
+                log_by_lua_block {{ ngx.log(ngx.WARN, "status ", ngx.status, " ", ngx.ctx.n or "-") }}"""
+            for name, act in ACTS.items()
+        },
+    )
 
 
-@pytest.mark.parametrize(
-    "filters",
-    [
-        "header_filter_by_lua_block { ngx.exit(403) }",
-        "header_filter_by_lua_block { error('in a filter') }",
-        "header_filter_by_lua_block { ngx.header.content_length = nil }",
-        "body_filter_by_lua_block { ngx.arg[1] = ngx.arg[1]:upper() }",
-        "body_filter_by_lua_block { ngx.arg[2] = true }",
-        "add_header X-A $uri; expires epoch;",
-        "error_page 403 /other; access_by_lua_block { ngx.exit(403) }",
-        "gzip on; gzip_min_length 1; gzip_types *;",
-        "keepalive_requests 2;",
-        "keepalive_timeout 0;",
-        "default_type text/html; charset utf-8;",
-        "server_tokens off;",
-        "set $x 1; content_by_lua_block { ngx.say(ngx.var.x) }",
-        "deny all;",
-        "lua_need_request_body on;",
-    ],
-)
-async def test_settings(serve: Serve, filters: str) -> None:
-    content = "" if "content_by" in filters else "content_by_lua_block { ngx.say('hello') }"
-    conf = nginx(f"{OTHERS} location / {{ {filters} {content} }}")
-    async with serve(conf) as running:
-        answers = [await ask(running, "/x") for _ in range(3)]
-        assert answers[1:] == answers[:1] * 2
+SETTINGS = [
+    "header_filter_by_lua_block { ngx.exit(403) }",
+    "header_filter_by_lua_block { error('in a filter') }",
+    "header_filter_by_lua_block { ngx.header.content_length = nil }",
+    "body_filter_by_lua_block { ngx.arg[1] = ngx.arg[1]:upper() }",
+    "body_filter_by_lua_block { ngx.arg[2] = true }",
+    "add_header X-A $uri; expires epoch;",
+    "error_page 403 /other; access_by_lua_block { ngx.exit(403) }",
+    "gzip on; gzip_min_length 1; gzip_types *;",
+    "keepalive_requests 2;",
+    "keepalive_timeout 0;",
+    "default_type text/html; charset utf-8;",
+    "server_tokens off;",
+    "set $x 1; content_by_lua_block { ngx.say(ngx.var.x) }",
+    "deny all;",
+    "lua_need_request_body on;",
+]
+
+
+async def test_settings(serve: Serve) -> None:
+    content = "content_by_lua_block { ngx.say('hello') }"
+    await same(
+        serve,
+        {setting: setting + ("" if "content_by" in setting else content) for setting in SETTINGS},
+    )
 
 
 async def test_keepalive_requests_count(serve: Serve) -> None:

@@ -34,7 +34,6 @@ local C = ffi.C
 local WARN = 5
 -- CLOCK_THREAD_CPUTIME_ID
 local CLOCK = ffi.os == "OSX" and 16 or 3
-local SAMPLES = "li20"
 -- One step of a time in seconds since 1970.
 local STEP = 2.4e-7
 
@@ -148,8 +147,8 @@ function rt.load_trace(err)
 end
 
 -- Begin to sample; a byte in `fd` asks for the hook. Returns the addresses of a Lua state and of the hook.
--- limit: kilobytes for the VM, or nil.
-function rt.export.start_guard(fd, limit)
+-- interval: milliseconds from one sample to the next; limit: kilobytes for the VM, or nil.
+function rt.export.start_guard(fd, interval, limit)
     wake_fd, memory_limit = fd, limit
     local address = tonumber(match(tostring(anchor), "0x(%x+)"), 16)
     state = ffi.cast("void *", address)
@@ -157,7 +156,7 @@ function rt.export.start_guard(fd, limit)
     sethook(hook, "", 1e9)
     local pointer = C.trio_lua_gethook(state)
     disarm()
-    profile.start(SAMPLES, tick)
+    profile.start("li" .. interval, tick)
     return address, tonumber(ffi.cast("intptr_t", pointer))
 end
 

@@ -19,6 +19,9 @@ __all__ = ["Guard", "constants"]
 
 _MASK_COUNT = 8
 
+#: Milliseconds of computing from one sample to the next.
+INTERVAL = 20
+
 #: Seconds from a sample to the hook: what sets a hook while the profiler's callback runs sets it in vain.
 _PAUSE = 0.002
 
@@ -61,7 +64,7 @@ class Guard:
         read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
         limit = self._limit / 1024 if self._limit else None
-        state, hook = self._vm.export("start_guard")(self._write_end, limit)
+        state, hook = self._vm.export("start_guard")(self._write_end, INTERVAL, limit)
         self._thread = threading.Thread(
             target=_serve, args=(read_end, state, hook), name="trio_lua guard", daemon=True
         )
