@@ -170,6 +170,7 @@ async def test_settings(serve: Serve) -> None:
     await same(
         serve,
         {setting: setting + ("" if "content_by" in setting else content) for setting in SETTINGS},
+        kept=False,
     )
 
 
