@@ -80,11 +80,12 @@ def test_stdout(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_write_once(tmp_path: Path) -> None:
-    AccessLog.write_once(str(tmp_path / "host.log"), b"x")
-    AccessLog.write_once(str(tmp_path / "host.log"), b"y")
+    files = LogFiles()
+    files.write_once(str(tmp_path / "host.log"), b"x\n")
+    files.write_once(str(tmp_path / "host.log"), b"y\n")
     assert (tmp_path / "host.log").read_bytes() == b"x\ny\n"
     with pytest.raises(FileNotFoundError):
-        AccessLog.write_once(str(tmp_path / "no" / "host.log"), b"x")
+        files.write_once(str(tmp_path / "no" / "host.log"), b"x\n")
 
 
 def test_syslog() -> None:

@@ -101,6 +101,40 @@ async def test_a_real_port(make_lua_server: Any) -> None:
     assert received.endswith(b"hello world\n")
 
 
+CONF_OF_A_MACHINE = """
+user nobody_at_all;
+pid /run/nowhere/nginx.pid;
+error_log /nowhere/error.log;
+events {}
+http {
+    log_format short '$remote_addr $status';
+    access_log /nowhere/access.log short;
+    server {
+        listen 80;
+        location / { return 200; }
+        location /own {
+            error_log /nowhere/own.log;
+            access_log /nowhere/$host.log short;
+            content_by_lua_block { ngx.log(ngx.ERR, "own") }
+        }
+    }
+}
+"""
+
+
+async def test_logs_are_in_memory(make_lua_server: Any, lua_log: LogRecords) -> None:
+    """Whatever the configuration of a machine says, and records of all levels can fail a test."""
+    lua_log.allow("own")
+    server = await make_lua_server(CONF_OF_A_MACHINE)
+    await server.get("/")
+    await server.get("/own")
+    assert server.access_logs == {
+        "/nowhere/access.log": ["127.0.0.1 200"],
+        "/nowhere/localhost.log": ["127.0.0.1 200"],
+    }
+    assert len(lua_log.at("error")) == 1
+
+
 @pytest.fixture
 def lua_options(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "counter.lua").write_text("return { next = function() return 42 end }")

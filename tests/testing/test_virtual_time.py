@@ -10,7 +10,18 @@ import pytest
 import trio
 import trio.testing
 
-from trio_lua.testing import Client, Lua, LuaClock, LuaNetwork, LuaServer, open_server, run
+from trio_lua.testing import (
+    Client,
+    LogRecords,
+    Lua,
+    LuaClock,
+    LuaNetwork,
+    LuaServer,
+    configuration,
+    open_server,
+    run,
+)
+from trio_lua.testing.server import open_worker
 
 HOUR = 3600
 
@@ -112,19 +123,32 @@ async def test_servers(lua_server: LuaServer, lua_log: Any, lua_clock: LuaClock)
     assert trio.current_time() - before == 60
 
 
-async def test_times_in_logs(make_lua_server: Any, tmp_path: Path) -> None:
+async def test_times_in_logs(make_lua_server: Any, lua_log: Any, lua_clock: LuaClock) -> None:
     server = await make_lua_server(
-        config=f"""
-        error_log {tmp_path}/error.log info;
-        access_log {tmp_path}/access.log;
-        location / {{ content_by_lua_block {{ ngx.sleep(3600) ngx.log(ngx.WARN, "late") }} }}
+        config="""
+        access_log access.log;
+        location / { content_by_lua_block { ngx.sleep(3600) ngx.log(ngx.WARN, "late") } }
         """
     )
     await server.get("/")
-    server.quit()
+    [record] = lua_log.matching("late")
+    assert record.time == lua_clock.epoch + 3600
     # whatever the time zone
+    assert re.search(r"1[45]/Nov/2023:\d\d:13:20 ", server.access_logs["access.log"][0])
+
+
+async def test_times_in_files(tmp_path: Path, lua_clock: LuaClock) -> None:
+    conf = configuration(
+        config=f"""
+        error_log {tmp_path}/error.log info;
+        location / {{ content_by_lua_block {{ ngx.sleep(3600) ngx.log(ngx.WARN, "late") }} }}
+        """
+    )
+    async with open_worker(conf, log=LogRecords(), epoch=lua_clock.epoch) as worker:
+        ours, theirs = trio.testing.memory_stream_pair()
+        await ours.send_all(b"GET / HTTP/1.0\r\n\r\n")
+        await worker.serve_stream(theirs)
     assert re.search(r":13:20 \[warn\] .* late", (tmp_path / "error.log").read_text())
-    assert re.search(r"1[45]/Nov/2023:\d\d:13:20 ", (tmp_path / "access.log").read_text())
 
 
 def test_twice_is_the_same() -> None:

@@ -85,6 +85,8 @@ class Build:
         self.table = table
         self.prefix = prefix
         self.file = file
+        #: Whether the process is somebody else's.
+        self.embedded = False
         self.folder = os.path.dirname(os.path.abspath(file)) if file else prefix or os.getcwd()
         self.variables = Variables()
         for extension in table.extensions:

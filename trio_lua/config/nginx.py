@@ -27,6 +27,7 @@ def load(
     overrides: str = "",
     table: DirectiveTable | None = None,
     modules: Sequence[Extension] = (),
+    embedded: bool = False,
 ) -> Config:
     """Reads a configuration file.
 
@@ -36,11 +37,12 @@ def load(
         overrides: Directives of the main context that are read before the file (nginx: ``-g``).
         table: The directives that are known; those of nginx's core and of the Lua module by default.
         modules: Directive modules whose directives are known, too.
+        embedded: The process is somebody else's: ``user`` has no effect, and may name nobody.
 
     Raises:
         ConfigError: The configuration cannot be used.
     """
-    return _load(os.fspath(path), None, prefix, overrides, table, modules).config()
+    return _load(os.fspath(path), None, prefix, overrides, table, modules, embedded).config()
 
 
 def loads(
@@ -51,13 +53,14 @@ def loads(
     file: str = "nginx.conf",
     table: DirectiveTable | None = None,
     modules: Sequence[Extension] = (),
+    embedded: bool = False,
 ) -> Config:
     """Reads a configuration from a string; ``file`` is what errors and tracebacks call it.
 
     Raises:
         ConfigError: The configuration cannot be used.
     """
-    return _load(file, text, prefix, overrides, table, modules).config()
+    return _load(file, text, prefix, overrides, table, modules, embedded).config()
 
 
 def dump(
@@ -89,9 +92,11 @@ def _load(
     overrides: str,
     table: DirectiveTable | None,
     modules: Sequence[Extension],
+    embedded: bool = False,
 ) -> Build:
     table = table or default_table()
     build = Build(table.extended(modules) if modules else table, prefix=prefix, file=file)
+    build.embedded = embedded
     if overrides:
         interpret(statements(overrides, COMMAND_LINE), build.main)
     interpret(

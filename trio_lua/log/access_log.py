@@ -125,16 +125,3 @@ class AccessLog:
             self._syslog.close()
         if self._own:
             self._files.close()
-
-    @staticmethod
-    def write_once(path: str, line: bytes) -> None:
-        """Append a line to a file that is opened for it alone: a path that holds variables.
-
-        Raises:
-            OSError: The file cannot be opened.
-        """
-        file = LogFile(path)
-        try:
-            file.write(line + b"\n")
-        finally:
-            file.close()

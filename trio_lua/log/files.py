@@ -116,6 +116,22 @@ class LogFiles:
             self._files[path] = file
         return file
 
+    def write_once(self, path: str, line: bytes) -> None:
+        """Append a line to a file that is opened for it alone: a path that holds variables.
+
+        Args:
+            path: The path.
+            line: The line, with its line feed.
+
+        Raises:
+            OSError: The file cannot be opened.
+        """
+        file = LogFile(path)
+        try:
+            file.write(line)
+        finally:
+            file.close()
+
     def reopen(self, failed: Callable[[str], None]) -> None:
         """Reopen every file by name; ``failed`` receives a message for each that cannot be."""
         for path, file in list(self._files.items()):

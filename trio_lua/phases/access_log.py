@@ -94,6 +94,6 @@ class AccessLogs:
             if not name.startswith("/"):
                 name = self._prefix + name
             try:
-                AccessLogFile.write_once(name, line)
+                self._files.write_once(name, line + b"\n")
             except OSError as error:
                 request.log(3, f'open() "{name}" failed ({error.errno}: {error.strerror})'.encode())

@@ -40,7 +40,9 @@ def load(
     Raises:
         ConfigError: The configuration cannot be used; it names file and line.
     """
-    return nginx.load(path, prefix=prefix, overrides=overrides, modules=_all(modules))
+    return nginx.load(
+        path, prefix=prefix, overrides=overrides, modules=_all(modules), embedded=True
+    )
 
 
 def loads(
@@ -56,7 +58,14 @@ def loads(
     Raises:
         ConfigError: The configuration cannot be used.
     """
-    return nginx.loads(text, prefix=prefix, overrides=overrides, file=file, modules=_all(modules))
+    return nginx.loads(
+        text,
+        prefix=prefix,
+        overrides=overrides,
+        file=file,
+        modules=_all(modules),
+        embedded=True,
+    )
 
 
 class ConfigBuilder(builder.ConfigBuilder):

@@ -77,6 +77,7 @@ class Worker:
         network: Where the sockets of Lua code lead; by default to the system's network.
         guarded: Whether the bounds on processor time and memory count, which need a thread.
         observers: Who is told what happens.
+        files: Opens the log files of the configuration.
         ipc: Leads to the other workers, and is closed at the end; by default there are none. May also be set, as an
             attribute, before :meth:`run`.
 
@@ -110,6 +111,7 @@ class Worker:
         guarded: bool = True,
         ipc: MessageEndpoint | None = None,
         observers: Sequence[Observer] = (),
+        files: LogFiles | None = None,
     ) -> None:
         self.config = config
         self._audience = Audience(observers, self.log) if observers else None
@@ -144,7 +146,7 @@ class Worker:
         self._accepting: list[trio.CancelScope] = []
         self._drained = trio.Event()
         self._arrival = trio.Event()
-        self._files = LogFiles()
+        self._files = LogFiles() if files is None else files
         logs = ErrorLogs(
             config,
             error_log,

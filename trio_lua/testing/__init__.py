@@ -33,6 +33,7 @@ from trio_lua.testing.network import (
 )
 from trio_lua.testing.run import run
 from trio_lua.testing.server import Leak, LuaServer, configuration, open_server
+from trio_lua.testing.stuck import Stuck
 from trio_lua.testing.vm import Lua, open_lua
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "RedisPeer",
     "Response",
     "Script",
+    "Stuck",
     "configuration",
     "open_lua",
     "open_server",

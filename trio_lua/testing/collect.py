@@ -14,6 +14,7 @@ from trio_lua.testing.blocks.run import BlockFailure, Skipped, run_block
 from trio_lua.testing.clock import LuaClock
 from trio_lua.testing.run import run
 from trio_lua.testing.spec import Spec, SpecFailure
+from trio_lua.testing.stuck import Stuck
 
 __all__ = ["BlockFile", "SpecFile", "collect"]
 
@@ -36,7 +37,21 @@ class BlockFile(pytest.File):
             yield BlockItem.from_parent(self, name=block.name, file=file, block=block)
 
 
-class BlockItem(pytest.Item):
+class _Item(pytest.Item):
+    """A test that is no Python function."""
+
+    @property
+    def obj(self) -> Any:
+        """What pytest-trio's ``trio_mode`` looks at, of every item."""
+        return self.runtest
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: Any) -> Any:
+        if isinstance(excinfo.value, (BlockFailure, SpecFailure, Stuck)):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo)
+
+
+class BlockItem(_Item):
     """A data block."""
 
     def __init__(self, *, file: TestFile, block: Block, **options: Any) -> None:
@@ -57,11 +72,6 @@ class BlockItem(pytest.Item):
             except Skipped as error:
                 pytest.skip(str(error))
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: Any) -> Any:
-        if isinstance(excinfo.value, BlockFailure):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo)
-
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, self._block.line - 1, self._block.name
 
@@ -74,7 +84,7 @@ class SpecFile(pytest.File):
             yield SpecItem.from_parent(self, name=name, number=number, line=line)
 
 
-class SpecItem(pytest.Item):
+class SpecItem(_Item):
     """An ``it`` of a spec."""
 
     def __init__(self, *, number: int, line: int, **options: Any) -> None:
@@ -87,11 +97,6 @@ class SpecItem(pytest.Item):
         pending = run(Spec(self.path).run, self._number, clock, clock=clock)
         if pending is not None:
             pytest.skip(pending)
-
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: Any) -> Any:
-        if isinstance(excinfo.value, SpecFailure):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo)
 
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, self._line - 1, self.name

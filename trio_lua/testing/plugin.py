@@ -127,16 +127,20 @@ def pytest_runtest_makereport(
     reports = item.stash.get(_REPORTS, [])
     if report.failed and reports and call.excinfo is not None:
         from trio_lua.errors import LuaError
-        from trio_lua.testing import Leak
+        from trio_lua.testing import Leak, Stuck
 
         error = call.excinfo.value
-        if isinstance(error, Leak):
+        if isinstance(error, (Leak, Stuck)):
             # the way through the kit says nothing
             report.longrepr = str(error)
         elif isinstance(error, LuaError) and error.traceback:
             report.sections.append(("Lua traceback", reports[0].annotated(error.traceback)))
         for one in reports:
-            report.sections += one.sections()
+            shown = one.sections()
+            # what it was stuck with is said already
+            report.sections += [
+                pair for pair in shown if pair[0] != "Lua threads" or not isinstance(error, Stuck)
+            ]
 
 
 @pytest.fixture

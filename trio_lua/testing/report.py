@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from trio_lua.testing.client import Client
 from trio_lua.testing.log import LogRecords
 from trio_lua.testing.vm import Lua
 
-__all__ = ["Report"]
+__all__ = ["Report", "running_threads"]
 
 #: A place in Lua code, as tracebacks have it, and what was left behind.
 _FRAME = re.compile(r"(?:^\s+|^.* runtime error: )([^\n]*?):(\d+):")
@@ -24,6 +25,9 @@ _NAME_SIZE = 59
 
 #: Requests that are shown, the last ones.
 _SHOWN = 10
+
+#: Those of servers that run.
+_REPORTS: weakref.WeakSet[Report] = weakref.WeakSet()
 
 
 class Report:
@@ -43,9 +47,16 @@ class Report:
         self._client = client
         self._files: dict[str, list[str]] = {}
         self._threads: str | None = None
+        _REPORTS.add(self)
 
     def finish(self) -> None:
         """The server is about to end: note what its threads do."""
+        _REPORTS.discard(self)
+        if self._threads is None:
+            self.note()
+
+    def note(self) -> None:
+        """Note what its threads do now: soon they will be cancelled."""
         self._threads = self._thread_text()
 
     def sections(self) -> Iterator[tuple[str, str]]:
@@ -54,12 +65,16 @@ class Report:
             yield "requests", "\n\n".join(map(str, self._client.exchanges[-_SHOWN:]))
         if len(self._log):
             yield "error.log", self.annotated(str(self._log))
-        text = self._thread_text() if self._threads is None else self._threads
-        if text:
-            yield "Lua threads", text
+        if self.threads:
+            yield "Lua threads", self.threads
 
     def __str__(self) -> str:
         return "\n\n".join(f"--- {title} ---\n{text}" for title, text in self.sections())
+
+    @property
+    def threads(self) -> str:
+        """What its threads do, or did when it was noted."""
+        return self._thread_text() if self._threads is None else self._threads
 
     def _thread_text(self) -> str:
         return "\n".join(
@@ -106,3 +121,12 @@ class Report:
             except OSError:
                 continue
         return ""
+
+
+def running_threads() -> str:
+    """What the threads of all servers do. Their reports will show it, whatever becomes of the threads."""
+    found = []
+    for report in list(_REPORTS):
+        report.note()
+        found.append(report.threads)
+    return "\n".join(filter(None, found))

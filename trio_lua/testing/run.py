@@ -10,6 +10,7 @@ from trio._core import _run as trio_scheduler
 
 from trio_lua.testing.clock import LuaClock
 from trio_lua.testing.server import Leak
+from trio_lua.testing.stuck import Stuck, watch
 
 __all__ = ["alone", "run"]
 
@@ -37,6 +38,7 @@ def run(
         What it returns.
 
     Raises:
+        Stuck: Every task waits, and nothing can wake one.
         BaseException: What it raises, without the groups around a single exception, and without leaks when
             there is something else.
     """
@@ -50,13 +52,39 @@ def run(
     scheduler._r.seed(0)
     try:
         with clock.holding_for_threads():
-            return trio.run(function, *args, clock=clock.mock, instruments=instruments)
+            return trio.run(
+                _watched, function, args, clock, clock=clock.mock, instruments=instruments
+            )
     except BaseException as error:
         failure = error
     finally:
         scheduler._r.setstate(state)
         scheduler._ALLOW_DETERMINISTIC_SCHEDULING = was
     raise alone(failure)
+
+
+async def _watched(
+    function: Callable[..., Awaitable[T]], args: Sequence[Any], clock: LuaClock
+) -> T:
+    """Run the function, and end it when nothing can happen any more."""
+    __tracebackhide__ = True
+    stuck: list[Stuck] = []
+
+    def stop(why: Stuck) -> None:
+        stuck.append(why)
+        scope.cancel()
+
+    unwatch = watch(clock.mock, stop)
+    try:
+        with trio.CancelScope() as scope:
+            return await function(*args)
+    except BaseException:
+        # what comes of being cancelled says nothing
+        if not stuck:
+            raise
+    finally:
+        unwatch()
+    raise stuck[0]
 
 
 def alone(error: BaseException) -> BaseException:

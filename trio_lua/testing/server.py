@@ -18,6 +18,7 @@ import trio
 import trio.testing
 
 from trio_lua.config.model import Config, Listen
+from trio_lua.config.overrides import map_settings, without_implied_logs
 from trio_lua.log.error_log import Log
 from trio_lua.modules import Module
 from trio_lua.net.network import Network
@@ -30,7 +31,7 @@ from trio_lua.shm.shared_dict import SharedDict
 from trio_lua.testing.client import Client, Response
 from trio_lua.testing.clock import LuaClock
 from trio_lua.testing.coverage import measured, watching
-from trio_lua.testing.log import LogRecords
+from trio_lua.testing.log import LogRecords, MemoryLogFiles
 from trio_lua.testing.network import LuaNetwork
 from trio_lua.testing.report import Report
 from trio_lua.testing.vm import Lua
@@ -116,12 +117,16 @@ class LuaServer:
         lua: Runs code by hand in the server's VM, and replaces functions there.
         shared: Its shared dictionaries by name.
         addresses: What :meth:`listen` has bound.
+        access_logs: The lines of its access logs, by path.
         report: What a failing test shows.
     """
 
-    def __init__(self, worker: Worker, log: LogRecords, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, worker: Worker, log: LogRecords, files: MemoryLogFiles, nursery: trio.Nursery
+    ) -> None:
         self.config = worker.config
         self.log = log
+        self.access_logs: Mapping[str, list[str]] = files.lines
         self.client = Client(self.connect)
         self.lua = Lua(worker.runtime)
         self.shared: Mapping[str, SharedDict] = worker.runtime.shared
@@ -249,7 +254,7 @@ async def open_server(
 
     Args:
         source, options: What to serve, as :func:`configuration` takes it.
-        log: Its error.log; a new one by default.
+        log: Its error.log, whatever ``error_log`` says; a new one by default.
         clock: The run's clock: ``ngx.now()`` then begins at its epoch.
         network: What its sockets can reach; by default the real network.
         product: What it calls itself in ``Server`` and in error pages.
@@ -262,15 +267,26 @@ async def open_server(
         LuaError: ``init_by_lua*`` failed.
         Leak: At the end: something was left.
     """
-    conf = configuration(source, **options)
+    # nothing goes to real files, and all that is wrong to where the test looks
+    conf = map_settings(
+        without_implied_logs(configuration(source, **options)),
+        lambda settings: replace(settings, error_log=None),
+    )
+    files = MemoryLogFiles()
     log = LogRecords() if log is None else log
     epoch = None if clock is None else clock.epoch
-    settings: dict[str, Any] = {"product": product, "epoch": epoch, "observers": observers}
+    settings: dict[str, Any] = {
+        "product": product,
+        "epoch": epoch,
+        "observers": observers,
+        "files": files,
+    }
     async with (
         open_worker(conf, log=log, network=network, **settings) as worker,
         trio.open_nursery() as clients,
     ):
-        server = LuaServer(worker, log, clients)
+        log.clock = worker.clock
+        server = LuaServer(worker, log, files, clients)
         server.lua.watch()
         try:
             yield server

@@ -73,6 +73,7 @@ class Spec:
         log, network = LogRecords(), LuaNetwork(clock)
         network.pass_through()
         async with open_lua(self._config, log=log, epoch=clock.epoch, network=network) as lua:
+            report = Report(lua.runtime, lua, log, None)
             try:
                 result = await self._call(lua, f"run({_quoted(self._path)}, {number})")
             except TrioLuaError as error:
@@ -80,7 +81,6 @@ class Spec:
             if not isinstance(result, tuple):
                 return None if result is None else str(result)
             _, message, trace = result
-            report = Report(lua.runtime, lua, log, None)
             parts = [message, "stack traceback:" + report.annotated(trace)]
             if len(log):
                 parts += ["error.log:", str(log)]

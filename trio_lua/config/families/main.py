@@ -144,6 +144,8 @@ def _worker_cpu_affinity(use: Use) -> None:
 
 @TABLE.directive("user", Context.MAIN, takes(1, 2))
 def _user(use: Use) -> None:
+    if use.build.embedded:
+        return
     if os.geteuid() != 0:
         use.warn(
             'the "user" directive makes sense only if the master process runs '
