@@ -28,10 +28,11 @@ Run = Callable[..., Awaitable[list[str]]]
 
 @dataclass(frozen=True)
 class Certificates:
-    """Files: a certificate for ``test.local`` with its key, and of whoever signed it."""
+    """Files: a certificate for ``test.local`` with its key, a key of nobody, and of whoever signed the certificate."""
 
     chain: Path
     key: Path
+    other_key: Path
     authority: Path
 
 
@@ -48,9 +49,10 @@ class Service:
 def make_certificates(folder: Path) -> Certificates:
     authority = trustme.CA()
     certificate = authority.issue_cert("test.local")
-    files = Certificates(folder / "chain.pem", folder / "key.pem", folder / "ca.pem")
+    files = Certificates(*(folder / f"{name}.pem" for name in ("chain", "key", "other", "ca")))
     files.chain.write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
     certificate.private_key_pem.write_to_path(str(files.key))
+    authority.issue_cert("other.local").private_key_pem.write_to_path(str(files.other_key))
     authority.cert_pem.write_to_path(str(files.authority))
     return files
 

@@ -8,6 +8,7 @@ needs is not found.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,23 @@ def _is_there(name: str) -> bool:
 
 
 @pytest.fixture
-def run(request: pytest.FixtureRequest) -> Run:
+def need() -> Callable[[str], None]:
+    """Skip the test if a library is not there."""
+
+    def skip_without(name: str) -> None:
+        if not _is_there(name):
+            pytest.skip(f"{name} is not in TRIO_LUA_RESTY_PATH")
+
+    return skip_without
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest, need: Callable[[str], None]) -> Run:
     """:func:`real_servers.run` with the libraries; the module names what it needs in ``NEEDS``."""
     if not LIBRARIES:
         pytest.skip("TRIO_LUA_RESTY_PATH is not set")
     for name in request.module.NEEDS:
-        if not _is_there(name):
-            pytest.skip(f"{name} is not in TRIO_LUA_RESTY_PATH")
+        need(name)
 
     async def run_with_libraries(code: str, *, http: str = "", **options: str) -> list[str]:
         path = f'lua_package_path "{LIBRARIES};;"; {http}'

@@ -1,15 +1,10 @@
-"""lua-resty-http: every feature of its README but client certificates (those need lua-resty-openssl)."""
+"""lua-resty-http: requests, responses and connections; TLS and proxies are in test_http_tls.py."""
 
 from __future__ import annotations
 
-import contextlib
-import ssl
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-import trio
+from http_peer import http_peer
 from real_servers import Certificates, Run
 
 NEEDS = ["resty.http"]
@@ -21,109 +16,8 @@ START = """
 """
 
 
-@dataclass
-class Peer:
-    """An HTTP server, a proxy, and the same behind TLS, all of it in a few lines.
-
-    Attributes:
-        seen: The heads of the requests, and the bodies that came with them.
-    """
-
-    port: int = 0
-    tls_port: int = 0
-    seen: list[str] = field(default_factory=list)
-
-    async def serve(self, stream: trio.abc.Stream) -> None:
-        with contextlib.suppress(trio.BrokenResourceError):
-            buffer = b""
-            async for data in stream:
-                buffer += bytes(data)
-                while b"\r\n\r\n" in buffer:
-                    head, _, buffer = buffer.partition(b"\r\n\r\n")
-                    text = head.decode()
-                    self.seen.append(text)
-                    if text.startswith("CONNECT "):
-                        await self._tunnel(stream, text)
-                        return
-                    if "expect: 100-continue" in text.lower():
-                        await stream.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
-                    if "content-length: " in text.lower():
-                        length = int(text.lower().partition("content-length: ")[2].split("\r\n")[0])
-                        while len(buffer) < length:
-                            buffer += bytes(await stream.receive_some())
-                        self.seen.append(buffer[:length].decode())
-                        buffer = buffer[length:]
-                    await stream.send_all(_response(text))
-                    if "/close" in text:
-                        await stream.aclose()
-                        return
-
-    async def _tunnel(self, client: trio.abc.Stream, head: str) -> None:
-        """CONNECT: bytes go through to our own port for TLS."""
-        await client.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
-        target = await trio.open_tcp_stream("127.0.0.1", self.tls_port)
-
-        async def copy(source: trio.abc.Stream, sink: trio.abc.Stream) -> None:
-            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                async for data in source:
-                    await sink.send_all(data)
-
-        async with target, trio.open_nursery() as nursery:
-            nursery.start_soon(copy, target, client)
-            await copy(client, target)
-            nursery.cancel_scope.cancel()
-
-
-def _response(head: str) -> bytes:
-    method, path, _ = head.split("\r\n")[0].split(" ")
-    if "/chunks" in path:
-        chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (b"one", b"two", b"3"))
-        fields = b"Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n"
-        # the library looks for trailers behind the empty line
-        trailers = b"X-Sum: 7\r\n\r\n" if "TE: trailers" in head else b""
-        return b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n" + chunks + b"0\r\n\r\n" + trailers
-    if "/close" in path:
-        return b"HTTP/1.0 200 Fine\r\n\r\nuntil the end"
-    if "/large" in path:
-        return b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1000000
-    if "/silent" in path:
-        return b""
-    if "/none" in path:
-        return b"HTTP/1.1 204 No Content\r\n\r\n"
-    body = f"{method} {path}".encode()
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
-    return answer if method == "HEAD" else answer + body
-
-
-@pytest.fixture
-def open_peer(
-    certificates: Certificates,
-) -> Callable[[], contextlib.AbstractAsyncContextManager[Peer]]:
-    @contextlib.asynccontextmanager
-    async def open_it() -> AsyncIterator[Peer]:
-        peer = Peer()
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(certificates.chain, certificates.key)
-        plain = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        secure = await trio.open_ssl_over_tcp_listeners(
-            0, context, host="127.0.0.1", https_compatible=True
-        )
-        peer.port = plain[0].socket.getsockname()[1]
-        peer.tls_port = secure[0].transport_listener.socket.getsockname()[1]  # type: ignore[attr-defined]
-        async with trio.open_nursery() as nursery:
-            await nursery.start(trio.serve_listeners, peer.serve, plain)
-            await nursery.start(trio.serve_listeners, peer.serve, secure)
-            yield peer
-            nursery.cancel_scope.cancel()
-
-    return open_it
-
-
-Open = Callable[[], contextlib.AbstractAsyncContextManager[Peer]]
-
-
-async def test_single_shots(run: Run, open_peer: Open) -> None:
-    async with open_peer() as peer:
+async def test_single_shots(run: Run, certificates: Certificates) -> None:
+    async with http_peer(certificates) as peer:
         code = f"""
             {START}
             local base = "http://127.0.0.1:{peer.port}"
@@ -160,8 +54,8 @@ async def test_single_shots(run: Run, open_peer: Open) -> None:
     assert peer.seen[2] == "a=1&b=2"
 
 
-async def test_streams(run: Run, open_peer: Open) -> None:
-    async with open_peer() as peer:
+async def test_streams(run: Run, certificates: Certificates) -> None:
+    async with http_peer(certificates) as peer:
         code = f"""
             {START}
             local there = {{ scheme = "http", host = "127.0.0.1", port = {peer.port}, pool_size = 2, backlog = 2 }}
@@ -201,8 +95,8 @@ async def test_streams(run: Run, open_peer: Open) -> None:
     assert "abcdef" in peer.seen
 
 
-async def test_pipeline(run: Run, open_peer: Open) -> None:
-    async with open_peer() as peer:
+async def test_pipeline(run: Run, certificates: Certificates) -> None:
+    async with http_peer(certificates) as peer:
         code = f"""
             {START}
             assert(httpc:connect {{ scheme = "http", host = "127.0.0.1", port = {peer.port} }})
@@ -213,60 +107,6 @@ async def test_pipeline(run: Run, open_peer: Open) -> None:
             ngx.say(httpc:set_keepalive())
         """
         assert await run(code) == ["200 GET /b", "200 onetwo3", "200 GET /d", "1"]
-
-
-async def test_tls(run: Run, open_peer: Open, certificates: Certificates) -> None:
-    async with open_peer() as peer:
-        code = f"""
-            {START}
-            local base = "https://127.0.0.1:{peer.tls_port}/x"
-            ngx.say(httpc:request_uri(base, {{ ssl_server_name = "test.local" }}).body)
-            ngx.say(httpc:request_uri(base, {{ ssl_server_name = "other.local" }}))
-            ngx.say(httpc:request_uri(base, {{ ssl_verify = false }}).body)
-            local there = {{ scheme = "https", host = "127.0.0.1", port = {peer.tls_port},
-                ssl_server_name = "test.local" }}
-            local ok, err, session = httpc:connect(there)
-            ngx.say(ok, " ", httpc:get_reused_times())
-            httpc:request({{ path = "/y" }}):read_body()
-            httpc:close()
-            there.ssl_reused_session = session
-            ngx.say(httpc:connect(there) and httpc:request({{ path = "/z" }}):read_body())
-            httpc:close()
-        """
-        http = f"lua_ssl_trusted_certificate {certificates.authority}; lua_socket_log_errors off;"
-        lines = await run(code, http=http)
-    assert lines == [
-        "GET /x",
-        "nilcertificate host mismatch",
-        "GET /x",
-        "true 1",
-        "GET /z",
-    ]
-
-
-async def test_proxies(run: Run, open_peer: Open, certificates: Certificates) -> None:
-    async with open_peer() as peer:
-        code = f"""
-            {START}
-            local proxy = "http://127.0.0.1:{peer.port}"
-            local options = {{
-                http_proxy = proxy, http_proxy_authorization = "Basic abc",
-                https_proxy = proxy, https_proxy_authorization = "Basic def",
-                no_proxy = "127.0.0.1,local.test",
-            }}
-            httpc:set_proxy_options(options)
-            ngx.say(httpc:request_uri("http://example.test/a").body)
-            httpc = http.new()
-            httpc:set_proxy_options(options)
-            ngx.say(httpc:request_uri("https://test.local/b", {{ ssl_server_name = "test.local" }}).body)
-            ngx.say(httpc:request_uri("http://127.0.0.1:1/"))
-        """
-        http = f"lua_ssl_trusted_certificate {certificates.authority}; lua_socket_log_errors off;"
-        lines = await run(code, http=http)
-    assert lines == ["GET http://example.test/a", "GET /b", "nilconnection refused"]
-    assert "Proxy-Authorization: Basic abc" in peer.seen[0]
-    assert peer.seen[1].startswith("CONNECT test.local:443 HTTP/1.1\r\n")
-    assert "Proxy-Authorization: Basic def" in peer.seen[1]
 
 
 async def test_unix_socket_and_client_body(run: Run, tmp_path: Path) -> None:
@@ -320,3 +160,121 @@ async def test_uris(run: Run) -> None:
         "http x.y 80 / ",
         "bad uri: nonsense",
     ]
+
+
+async def test_request_bodies(run: Run, certificates: Certificates) -> None:
+    async with http_peer(certificates) as peer:
+        code = f"""
+            {START}
+            assert(httpc:connect("127.0.0.1", {peer.port}, {{ pool = "mine" }}))
+            local function put(body, headers)
+                return assert(httpc:request {{ method = "PUT", path = "/", body = body, headers = headers }}):read_body()
+            end
+            ngx.say(put {{ "ab", "cd" }})
+            local pieces = {{ "3\\r\\none\\r\\n", "3\\r\\ntwo\\r\\n", "0\\r\\n\\r\\n" }}
+            local i = 0
+            ngx.say(put(function() i = i + 1 return pieces[i] end, {{ ["Transfer-Encoding"] = "chunked" }}))
+            ngx.say(httpc:set_keepalive(1000, 5))
+            ngx.say(httpc:connect("127.0.0.1", {peer.port}, {{ pool = "mine" }}), " ", httpc:get_reused_times())
+            ngx.say(httpc:request {{ path = "/", body = "x", version = 1.0 }}:read_body())
+            httpc:close()
+        """
+        lines = await run(code)
+    assert lines == ["PUT /", "PUT /", "1", "1 1", "GET /"]
+    assert peer.seen[1] == "abcd"
+    assert peer.seen[3] == "3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
+    assert peer.seen[4].startswith("GET / HTTP/1.0\r\n")
+
+
+async def test_pools(run: Run, certificates: Certificates) -> None:
+    async with http_peer(certificates) as peer:
+        code = f"""
+            {START}
+            local there = {{ scheme = "http", host = "127.0.0.1", port = {peer.port}, pool = "p", pool_debug = true,
+                pool_size = 1, backlog = 1 }}
+            assert(httpc:connect(there))
+            local waiting = ngx.thread.spawn(function() return http.new():connect(there) end)
+            ngx.say(http.new():connect(there))
+            httpc:request({{ path = "/" }}):read_body()
+            httpc:set_keepalive()
+            ngx.say(ngx.thread.wait(waiting))
+            local uri = "http://127.0.0.1:{peer.port}/"
+            httpc:request_uri(uri, {{ keepalive_timeout = 1000, keepalive_pool = 3 }})
+            ngx.say(httpc:request_uri(uri).status)
+            ngx.say(httpc:get_reused_times())
+        """
+        lines = await run(code, http="lua_socket_log_errors off;")
+    assert lines == ["niltoo many waiting connect operations", "truetruenilnil", "200", "nilclosed"]
+
+
+async def test_a_proxy_in_lua(run: Run, certificates: Certificates, tmp_path: Path) -> None:
+    """``proxy_request`` and ``proxy_response``, with a body in chunks and without."""
+    async with http_peer(certificates) as peer:
+        code = f"""
+            local function ask(text)
+                local sock = assert(ngx.socket.connect("unix:{tmp_path}/s"))
+                sock:send(text)
+                local answer = sock:receive("*a")
+                sock:close()
+                ngx.say(answer:match("HTTP/1.1 200 OK") ~= nil, " ", answer:match("\\r\\n\\r\\n(.*)"))
+            end
+            ask("GET /front/a?b=c HTTP/1.0\\r\\nX-More: yes\\r\\n\\r\\n")
+            ask("POST /front/b HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\nContent-Length: 5\\r\\n\\r\\nhello")
+            ask("GET /front/chunks HTTP/1.0\\r\\n\\r\\n")
+        """
+        more = f"""
+            location /front {{
+                content_by_lua_block {{
+                    {START}
+                    assert(httpc:connect {{ scheme = "http", host = "127.0.0.1", port = {peer.port} }})
+                    httpc:proxy_response(assert(httpc:proxy_request(2)), 2)
+                    httpc:set_keepalive()
+                }}
+            }}
+        """
+        lines = await run(code, more=more, listen=f"{tmp_path}/s")
+    assert lines[0] == "true GET /front/a?b=c"
+    assert "hello" in peer.seen
+    assert "true onetwo3" in lines
+
+
+async def test_the_body_of_the_client(run: Run, tmp_path: Path) -> None:
+    """``get_client_body_reader`` reads chunks, from the client or from another socket."""
+    code = f"""
+        local sock = assert(ngx.socket.connect("unix:{tmp_path}/s"))
+        sock:send("POST /upload HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n")
+        sock:send("4\\r\\nabcd\\r\\n")
+        ngx.sleep(0.001)
+        sock:send("3\\r\\nefg\\r\\n0\\r\\n\\r\\n")
+        ngx.say((sock:receive("*a"):match("\\r\\n\\r\\n.-\\r\\n(.-)\\r\\n")))
+        sock:close()
+    """
+    more = f"""
+        location /upload {{
+            content_by_lua_block {{
+                {START}
+                local sock = assert(ngx.req.socket(true))
+                local pieces = {{}}
+                for piece in assert(httpc:get_client_body_reader(3, sock)) do pieces[#pieces + 1] = piece end
+                local text = table.concat(pieces, "|")
+                sock:send("HTTP/1.1 200 OK\\r\\n\\r\\nx\\r\\n" .. text .. "\\r\\n")
+            }}
+        }}
+    """
+    assert await run(code, more=more, listen=f"{tmp_path}/s") == ["abc|d|efg"]
+
+
+async def test_a_tunnel_step_by_step(run: Run, certificates: Certificates) -> None:
+    """The deprecated way: ``connect_proxy`` and ``ssl_handshake``."""
+    async with http_peer(certificates) as peer:
+        code = f"""
+            {START}
+            ngx.say(httpc:connect_proxy("http://127.0.0.1:{peer.port}", "https", "test.local", 443, "Basic abc"))
+            ngx.say(type(httpc:ssl_handshake(nil, "test.local", true)))
+            ngx.say(httpc:request({{ path = "/b", headers = {{ Host = "test.local" }} }}):read_body())
+            httpc:close()
+        """
+        lines = await run(code, http=f"lua_ssl_trusted_certificate {certificates.authority};")
+    assert lines == ["1nil", "cdata", "GET /b"]
+    assert peer.seen[0].startswith("CONNECT test.local:443 HTTP/1.1\r\n")
+    assert "Proxy-Authorization: Basic abc" in peer.seen[0]
