@@ -20,6 +20,7 @@ import trio
 import trustme
 from serving import MemoryLog, Running, nginx
 
+from trio_lua.config.model import Listen
 from trio_lua.server.worker import Worker
 
 #: The type of :func:`run`.
@@ -190,7 +191,9 @@ def mariadb(folder: Path, files: Certificates) -> Iterator[Service]:
         yield service
 
 
-async def run(code: str, *, more: str = "", http: str = "", listen: str = "") -> list[str]:
+async def run(
+    code: str, *, more: str = "", http: str = "", listen: str = "", secure: str = ""
+) -> list[str]:
     """The lines that a content handler says, which must log no error.
 
     Args:
@@ -198,20 +201,25 @@ async def run(code: str, *, more: str = "", http: str = "", listen: str = "") ->
         more: Further directives of the server.
         http: Further directives of ``http``.
         listen: The path of a unix socket to listen on.
+        secure: The path of another one, whose server ``http`` has, with ``ssl``.
     """
     conf = nginx(f"location /t {{ content_by_lua_block {{ {code} }} }} {more}", http)
     log = MemoryLog()
     async with trio.open_nursery() as nursery:
         worker = Worker(conf, error_log=log)
         listeners = []
-        if listen:
-            sock = socket.socket(socket.AF_UNIX)
-            sock.bind(listen)
-            sock.listen()
-            listeners.append((None, sock))
+        for path, address in (
+            (listen, Listen("127.0.0.1", 80)),
+            (secure, Listen("", 0, secure, ssl=True)),
+        ):
+            if path:
+                sock = socket.socket(socket.AF_UNIX)
+                sock.bind(path)
+                sock.listen()
+                listeners.append((address, sock))
         await nursery.start(worker.run, listeners)
         with trio.fail_after(30):
-            client = await Running(worker, log, True).connect()
+            client = await Running(worker, log, True).connect(Listen("127.0.0.1", 80))
             try:
                 await client.send(
                     b"GET /t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

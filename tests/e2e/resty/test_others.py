@@ -1,18 +1,16 @@
-"""lua-resty-lock, -upload, -dns, -limit-traffic and -lrucache."""
+"""lua-resty-lock, -dns, -limit-traffic and -lrucache."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import trio
 from real_servers import Run
 
 NEEDS = [
     "resty.lock",
-    "resty.upload",
     "resty.dns.resolver",
     "resty.limit.req",
     "resty.lrucache",
@@ -53,59 +51,6 @@ async def test_lock(run: Run) -> None:
         "in out in out in out",
         "nilunlocked",
         "nildictionary not found",
-    ]
-
-
-async def test_upload(run: Run, tmp_path: Path) -> None:
-    """A body with two parts, read in pieces of four bytes over a raw client."""
-    code = f"""
-        local parts = {{
-            "--frontier\\r\\nContent-Disposition: form-data; name=\\"a\\"\\r\\n\\r\\nvalue of a\\r\\n",
-            "--frontier\\r\\nContent-Disposition: form-data; name=\\"f\\"; filename=\\"x.txt\\"\\r\\n",
-            "Content-Type: text/plain\\r\\n\\r\\n", ("line\\r\\n--front"):rep(1000), "\\r\\n--frontier--\\r\\n",
-        }}
-        local data = table.concat(parts)
-        local sock = ngx.socket.tcp()
-        assert(sock:connect("unix:{tmp_path}/s"))
-        assert(sock:send {{ "POST /upload HTTP/1.0\\r\\nContent-Type: multipart/form-data; boundary=frontier\\r\\n",
-            "Content-Length: ", #data, "\\r\\n\\r\\n", data }})
-        ngx.print(sock:receive("*a"):match("\\r\\n\\r\\n(.*)"))
-        sock:close()
-    """
-    more = """
-        location /upload {
-            content_by_lua_block {
-                local upload = require "resty.upload"
-                local form = assert(upload:new(4))
-                form:set_timeout(1000)
-                local body = {}
-                while true do
-                    local kind, result, err = form:read()
-                    if not kind then ngx.say("failed: ", err) return end
-                    if kind == "header" then
-                        ngx.say(result[1], ": ", result[2])
-                    elseif kind == "body" then
-                        body[#body + 1] = result
-                    elseif kind == "part_end" then
-                        local text = table.concat(body)
-                        ngx.say(#text, " ", text:sub(1, 10), " in ", #body > 2)
-                        body = {}
-                    elseif kind == "eof" then
-                        break
-                    end
-                end
-                ngx.say((form:read()))
-            }
-        }
-    """
-    assert await run(code, more=more, listen=f"{tmp_path}/s") == [
-        'Content-Disposition: form-data; name="a"',
-        "10 value of a in true",
-        'Content-Disposition: form-data; name="f"; filename="x.txt"',
-        "Content-Type: text/plain",
-        "13000 line",
-        "--fr in true",
-        "eof",
     ]
 
 

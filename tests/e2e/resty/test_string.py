@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from real_servers import Run
+import trio
+from real_servers import Run, require
 
 NEEDS = ["resty.string", "resty.aes"]
 
@@ -75,3 +76,76 @@ async def test_aes(run: Run) -> None:
         "secret",
         "nilEVP_DecryptFinal_ex failed",
     ]
+
+
+@pytest.mark.parametrize("size", [128, 192, 256])
+@pytest.mark.parametrize("mode", ["ecb", "cbc", "cfb1", "cfb8", "cfb128", "ofb", "ctr", "gcm"])
+async def test_ciphers(run: Run, size: int, mode: str) -> None:
+    """Each cipher, with a key of one's own: what it encrypts, OpenSSL's command decrypts."""
+    require("openssl")
+    key, iv = bytes(range(size // 8)), bytes(range(100, 112 if mode == "gcm" else 116))
+    code = f"""
+        local aes, str = require "resty.aes", require "resty.string"
+        local function unhex(text)
+            return (text:gsub("..", function(pair) return string.char(tonumber(pair, 16)) end))
+        end
+        local cipher = assert(aes:new(unhex "{key.hex()}", nil, aes.cipher({size}, "{mode}"),
+            {{ iv = unhex "{iv.hex()}" }}))
+        local text, tag = cipher:encrypt("A secret of some length.")
+        if type(text) == "table" then text, tag = text[1], text[2] end
+        ngx.say(str.to_hex(text), " ", tag and #tag or 0)
+        ngx.say(cipher:decrypt(text, tag))
+        if tag then
+            ngx.say(cipher:decrypt(text, ("x"):rep(16)))
+        end
+    """
+    lines = await run(code)
+    encrypted, tag_length = lines[0].split()
+    assert lines[1:] == ["A secret of some length."] + (
+        ["nilEVP_DecryptFinal_ex failed"] if mode == "gcm" else []
+    )
+    assert int(tag_length) == (16 if mode == "gcm" else 0)
+    if mode == "gcm":
+        # the command has no such mode; without its tag the cipher is a counter that starts at 2
+        mode, iv = "ctr", iv + bytes((0, 0, 0, 2))
+    command = ["openssl", "enc", "-d", f"-aes-{size}-{mode.removesuffix('128')}", "-K", key.hex()]
+    command += [] if mode == "ecb" else ["-iv", iv.hex()]
+    done = await trio.run_process(command, stdin=bytes.fromhex(encrypted), capture_stdout=True)
+    assert done.stdout == b"A secret of some length."
+
+
+async def test_a_part_of_the_data(run: Run) -> None:
+    code = """
+        local md5, str = require("resty.md5"):new(), require "resty.string"
+        md5:update("hel")
+        md5:update("loxxx", 2)
+        ngx.say(str.to_hex(md5:final()))
+    """
+    assert await run(code) == [hashlib.md5(b"hello").hexdigest()]
+
+
+@pytest.mark.parametrize("name", ["md5", "sha1", "sha224", "sha256", "sha384", "sha512"])
+async def test_keys_from_words(run: Run, name: str) -> None:
+    """A key that a hash makes of a word, as ``EVP_BytesToKey`` does it."""
+    require("openssl")
+    code = f"""
+        local aes, str = require "resty.aes", require "resty.string"
+        for _, salt in ipairs {{ false, "MySalt!!" }} do
+            local cipher = assert(aes:new("AKeyForAES", salt or nil, aes.cipher(256, "cbc"), aes.hash.{name}, 1))
+            ngx.say(str.to_hex(cipher:encrypt("Secret message!")))
+        end
+        ngx.say(aes:new("AKeyForAES", "short"))
+        ngx.say(aes.cipher(128, "cbc") ~= nil, " ", pcall(aes.cipher, 128, "none"))
+    """
+    lines = await run(code)
+    for salt, encrypted in zip((b"", b"MySalt!!"), lines, strict=False):
+        made, block = b"", b""
+        while len(made) < 48:
+            block = hashlib.new(name, block + b"AKeyForAES" + salt).digest()
+            made += block
+        command = ["openssl", "enc", "-d", "-aes-256-cbc", "-K", made[:32].hex()]
+        command += ["-iv", made[32:48].hex()]
+        done = await trio.run_process(command, stdin=bytes.fromhex(encrypted), capture_stdout=True)
+        assert done.stdout == b"Secret message!"
+    assert lines[2] == "nilsalt must be 8 characters or nil"
+    assert lines[3].startswith("true false")

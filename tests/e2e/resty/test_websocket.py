@@ -129,3 +129,90 @@ async def test_pooled_client(run: Run, tmp_path: Path) -> None:
     """
     lines = await run(code, more=SERVER, listen=f"{tmp_path}/s", http="lua_socket_log_errors off;")
     assert lines == ["again 1", "1", "again 2", "1"]
+
+
+async def test_options_of_both_ends(run: Run, tmp_path: Path) -> None:
+    """Limits for one direction, masks where none belong, a key of one's own, subprotocols."""
+    code = f"""
+        local client = require "resty.websocket.client"
+        local uri = "ws://unix:{tmp_path}/s:/options"
+        local function try(ours, theirs, message)
+            local wb = client:new(ours)
+            local ok, err, answer = wb:connect(uri .. "?" .. theirs, {{ protocols = "chat",
+                key = "dGhlIHNhbXBsZSBub25jZQ==" }})
+            ngx.say(answer:match("Sec%-WebSocket%-Accept: (%S+)") or answer:match("sec%-websocket%-accept: (%S+)"), " ",
+                answer:lower():match("sec%-websocket%-protocol: (%S+)"))
+            ngx.say(wb:send_text(message))
+            ngx.say(wb:recv_frame())
+            wb:close()
+        end
+        try({{}}, "send_masked=1", "hello")
+        try({{ send_unmasked = true }}, "", "hello")
+        try({{ max_send_len = 3 }}, "", "hello")
+        try({{ max_recv_len = 3 }}, "", "hello")
+        try({{}}, "max_recv_len=3", "hello")
+        try({{}}, "max_send_len=3", "hello")
+    """
+    more = """
+        location /options {
+            lua_socket_log_errors off;
+            content_by_lua_block {
+                local options = { timeout = 2000 }
+                for name, value in pairs(ngx.req.get_uri_args()) do options[name] = tonumber(value) end
+                local wb = assert(require("resty.websocket.server"):new(options))
+                local data, kind, err = wb:recv_frame()
+                if kind ~= "text" then
+                    return wb:send_close(1002, err)
+                end
+                if wb:send_text(data) then
+                    wb:recv_frame()
+                end
+            }
+        }
+    """
+    lines = await run(code, more=more, listen=f"{tmp_path}/s", http="lua_socket_log_errors off;")
+    accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo= chat"
+    # after a bad frame the library sends nothing more
+    dead = "nilnilfailed to receive the first 2 bytes: closed"
+    assert lines == [
+        *[accept, "11nil", "hellotextnil"],
+        *[accept, "7nil", dead],
+        *[accept, "nilpayload too big", "nilnilfatal error already happened"],
+        *[accept, "11nil", "nilnilexceeding max payload len"],
+        *[accept, "11nil", dead],
+        *[accept, "11nil", dead],
+    ]
+
+
+async def test_frames_of_ones_own(run: Run, tmp_path: Path) -> None:
+    """The protocol module over a plain socket, with what no client may send."""
+    code = f"""
+        local protocol = require "resty.websocket.protocol"
+        local function open()
+            local sock = assert(ngx.socket.connect("unix:{tmp_path}/s"))
+            sock:settimeout(2000)
+            sock:send("GET /ws HTTP/1.1\\r\\nHost: x\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n"
+                .. "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\nSec-WebSocket-Version: 13\\r\\n\\r\\n")
+            sock:receiveuntil("\\r\\n\\r\\n")()
+            return sock
+        end
+        local sock = open()
+        ngx.say(protocol.send_frame(sock, true, 1, "hello", 100, true))
+        ngx.say(protocol.recv_frame(sock, 100, false))
+        local frame = protocol.build_frame(true, 9, 2, "hi", true)
+        for i = 1, #frame do sock:send(frame:sub(i, i)) ngx.sleep(0) end
+        ngx.say(protocol.recv_frame(sock, 100, false))
+        for _, frame in ipairs {{ "\\241\\128aaaa", "\\131\\128aaaa", "\\129\\1x", "\\9\\128aaaa" }} do
+            local bad = open()
+            bad:send(frame)
+            ngx.say(protocol.recv_frame(bad, 100, false))
+            bad:close()
+        end
+        sock:close()
+        local half = open()
+        half:send("\\129\\133aaa")
+        half:close()
+    """
+    lines = await run(code, more=SERVER, listen=f"{tmp_path}/s", http="lua_socket_log_errors off;")
+    dead = "nilnilfailed to receive the first 2 bytes: closed"
+    assert lines == ["11", "hellotextnil", "hipongnil", *[dead] * 4]
