@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from socket import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import trio.testing
 
 from trio_lua.config.model import Config, Http, Listen
 from trio_lua.errors import ConfigError, LuaError, TrioLuaError
+from trio_lua.process import single
 from trio_lua.process.cycle import Cycle
 from trio_lua.process.signals import DUMP
 from trio_lua.process.single import SingleProcess, StartError, Worker
@@ -138,6 +140,19 @@ async def start(stage: Stage, nursery: trio.Nursery, cycle: Cycle) -> SingleProc
     nursery.start_soon(stage.run, process)
     await stage.settle()
     return process
+
+
+async def test_what_it_starts_with_is_not_looked_through_for_garbage(
+    stage: Stage, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    names = ("collect", "freeze", "unfreeze")
+    recorder = SimpleNamespace(**{name: partial(calls.append, name) for name in names})
+    monkeypatch.setattr(single, "gc", recorder)
+    await start(stage, nursery, stage.cycle())
+    assert calls[-2:] == ["collect", "freeze"]
+    await stage.signal(signal.SIGTERM)
+    assert calls[-1] == "unfreeze"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
