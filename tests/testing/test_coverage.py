@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+
+from trio_lua.testing.coverage import Coverage
 
 MODULE = """local M = {}
 
@@ -95,3 +99,35 @@ def test_coverage(pytester: pytest.Pytester) -> None:
     assert "\nDA:9,2000\n" in found
     result = pytester.runpytest_inprocess(*options, "--lua-cov=lib")
     result.stdout.fnmatch_lines(REPORT.strip().splitlines())
+
+
+def test_processes_of_xdist(pytester: pytest.Pytester) -> None:
+    """What they measure is in the report. One of them, since their start is slow; see also below."""
+    pytest.importorskip("xdist")
+    path = pytester.path
+    path.joinpath("lib").mkdir()
+    path.joinpath("lib/sign.lua").write_text(MODULE)
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.lua(package_path="lib/?.lua")
+        @pytest.mark.parametrize("code", ["sign(1)", "never()"])
+        async def test_module(lua, code):
+            await lua.run("return require('sign')." + code)
+        """
+    )
+    options = ("-p", "no:cacheprovider", "-n1")
+    result = pytester.runpytest_inprocess(*options, "--lua-cov", "--lua-cov-lcov=cov.info")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["lib/sign.lua     13      1    92%  6"])
+    assert "\nDA:15,1\n" in path.joinpath("cov.info").read_text()
+
+
+def test_what_several_processes_measure(tmp_path: Path) -> None:
+    whole = Coverage(tmp_path)
+    for dumped in ({"a.lua": [[1, 2], [3, 0]]}, {"a.lua": [[1, 1], [3, 4]], "b.lua": [[1, 0]]}):
+        part = Coverage(tmp_path)
+        part.merge(dumped)
+        whole.merge(part.dump())
+    assert whole.dump() == {"a.lua": [[1, 3], [3, 4]], "b.lua": [[1, 0]]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -118,6 +118,23 @@ class Coverage:
             and not path.name.endswith("_spec.lua")
             and path.is_file()
         )
+
+    # ---------------------------------------------------------- other processes
+
+    def dump(self) -> dict[str, list[list[int]]]:
+        """What was measured, as plain values: pairs of a line and how often it ran, by path."""
+        return {
+            str(path): [[line, times] for line, times in sorted(file.lines.items())]
+            for path, file in self._files.items()
+        }
+
+    def merge(self, dumped: Mapping[str, Iterable[Sequence[int]]]) -> None:
+        """Add what another process has measured."""
+        for name, lines in dumped.items():
+            path = Path(name)
+            known = self._files.setdefault(path, FileCoverage(path)).lines
+            for line, times in lines:
+                known[line] = known.get(line, 0) + times
 
     # ------------------------------------------------------------------ reports
 

@@ -53,6 +53,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of pytest-xdist hands over what it has measured."""
+    output = getattr(session.config, "workeroutput", None)
+    coverage = session.config.stash.get(_COVERAGE, None)
+    if output is not None and coverage is not None:
+        output["lua_cov"] = coverage.dump()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """One of them has ended; this is the process that reports."""
+    coverage = node.config.stash.get(_COVERAGE, None)
+    # one that crashed has handed over nothing
+    measured = getattr(node, "workeroutput", {}).get("lua_cov")
+    if coverage is not None and measured is not None:
+        coverage.merge(measured)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _COVERAGE in config.stash:
         from trio_lua.testing.coverage import deactivate
