@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trio_lua.process.configure import ConfigBuilder, from_lua, load, loads
     from trio_lua.process.embed import Server, serve
     from trio_lua.process.sockets import ListenError
-    from trio_lua.server.client import Headers, Response
+    from trio_lua.server.client import Headers, IncompleteResponse, Response
     from trio_lua.server.observe import (
         ObservedOperation,
         ObservedPhase,
@@ -31,6 +31,7 @@ __all__ = [
     "ConfigError",
     "Headers",
     "IPCError",
+    "IncompleteResponse",
     "ListenError",
     "LuaError",
     "ObservedOperation",
@@ -54,6 +55,7 @@ _HOMES = {
     "ConfigError": "trio_lua.errors",
     "Headers": "trio_lua.server.client",
     "IPCError": "trio_lua.errors",
+    "IncompleteResponse": "trio_lua.server.client",
     "ListenError": "trio_lua.process.sockets",
     "LuaError": "trio_lua.errors",
     "ObservedOperation": "trio_lua.server.observe",

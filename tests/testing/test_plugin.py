@@ -65,6 +65,32 @@ async def test_allowed_records(lua_client: Client, lua_log: LogRecords) -> None:
     assert lua_log.matching("^.lua. .*:2: as") == [record]
 
 
+@pytest.mark.lua("ngx.exit(403)", phase="access")
+async def test_code_in_another_phase(lua_client: Client) -> None:
+    assert (await lua_client.get("/")).status == 403
+
+
+@pytest.mark.lua("ngx.header.x = ngx.get_phase()", phase="header_filter")
+async def test_content_behind_a_filter(lua_client: Client) -> None:
+    response = await lua_client.get("/")
+    assert (response.headers["x"], response.text) == ("header_filter", "content")
+
+
+async def test_no_such_phase(make_lua_server: Any) -> None:
+    with pytest.raises(ValueError, match="no handler of the phase 'start'; there are rewrite, "):
+        await make_lua_server("ngx.say(1)", phase="start")
+
+
+@pytest.mark.lua(
+    config="location / { content_by_lua_block { ngx.print(ngx.shared.d:incr('n', 1)) } }",
+    http_config="lua_shared_dict d 100k;",
+)
+async def test_shared_dictionaries(lua_client: Client, lua_shared: Any) -> None:
+    lua_shared["d"]["n"] = 41
+    assert (await lua_client.get("/")).text == "42"
+    assert lua_shared["d"]["n"] == 42
+
+
 @pytest.mark.lua("ngx.print(ngx.worker.id(), ' ', require('cjson').encode({}))")
 async def test_patches(lua_client: Client, lua_patch: Any) -> None:
     lua_patch("ngx.worker.id", "function() return 7 end")
@@ -78,6 +104,12 @@ async def test_code_without_a_server(lua: Lua, lua_clock: LuaClock) -> None:
     assert await lua.run("") is None
     assert await lua.run("return 'a', { b = { 1, 2 } }, true") == ("a", {"b": [1, 2]}, True)
     assert await lua.run("ngx.sleep(60) return ngx.now()") == lua_clock.epoch + 60
+
+
+async def test_files_without_a_server(lua: Lua, tmp_path: Path) -> None:
+    path = tmp_path / "sum.lua"
+    path.write_text("return 1 + 2")
+    assert await lua.load(path) == 3
 
 
 async def test_raw_bytes_and_streams(make_lua_server: Any) -> None:
@@ -236,6 +268,11 @@ async def test_threads(lua_server):
         await lua_server.settle()
 
 
+@pytest.mark.lua("ngx.say('half') ngx.flush(true) error('no more')")
+async def test_incomplete(lua_client):
+    await lua_client.get("/")
+
+
 @pytest.mark.lua("local client = require('client')\\nclient.fetch()", package_path="./?.lua")
 async def test_socket(lua_client, lua_network):
     lua_network.silent("peer", 7)
@@ -254,7 +291,7 @@ def test_failures_that_a_person_can_read(pytester: pytest.Pytester) -> None:
     )
     pytester.makepyfile(FAILING)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
-    result.assert_outcomes(passed=2, failed=6, errors=2)
+    result.assert_outcomes(passed=2, failed=7, errors=1)
     lines = result.stdout
     lines.fnmatch_lines(["unexpected records in error.log:", "*content_by_lua*:2: oops*"])
     # a failure shows requests, the log with source lines, and what threads do
@@ -282,10 +319,74 @@ def test_failures_that_a_person_can_read(pytester: pytest.Pytester) -> None:
         ]
     )
     lines.fnmatch_lines(
+        [
+            "*IncompleteResponse: the server closed * middle * 200 OK, 5 bytes of the body",
+            "*- requests -*",
+            "half",
+            "... (the connection was closed here)",
+            "*no more*",
+        ]
+    )
+    lines.fnmatch_lines(
         ["left behind:", "*leaked*, written at ./leaky.lua:3 < content*:2*", "* 3 | leaked = 1"]
     )
     lines.fnmatch_lines(["*a timer of 3600 s that has not fired, made at content*:3*"])
     lines.fnmatch_lines(["*user thread*sleeping*, spawned at content*:2*"])
     lines.fnmatch_lines(
         ["*a socket neither closed nor kept alive, connected at ./client.lua:3 < content*:3*"]
+    )
+
+
+def test_settings_of_a_project(pytester: pytest.Pytester) -> None:
+    """What pytest's configuration says, and options of the command line."""
+    path = pytester.path
+    pytester.makeini(
+        "[pytest]\nlua_conf = conf/nginx.conf\nlua_prefix = .\nlua_package_path = modules/?.lua"
+    )
+    for folder in ("conf", "modules", "lua"):
+        path.joinpath(folder).mkdir()
+    path.joinpath("conf/nginx.conf").write_text(
+        """
+        events {}
+        http {
+            lua_package_path "$prefix/lua/?.lua;;";
+            server {
+                listen 80;
+                location / { content_by_lua_block { ngx.sleep(2) ngx.print(require("two").three) } }
+            }
+        }
+        """
+    )
+    path.joinpath("lua/two.lua").write_text("return { three = 1 + require('one') }")
+    path.joinpath("modules/one.lua").write_text("return 2")
+    path.joinpath("one_spec.lua").write_text(
+        "describe('one', function() it('is 2', function() assert.equal(2, require('one')) end) end)"
+    )
+    pytester.makepyfile(
+        """
+        import pytest
+        import trio_lua
+        from trio_lua.testing import LuaClock
+
+        @pytest.fixture
+        def lua_clock():
+            return LuaClock(epoch=86400)
+
+        async def test_conf(lua_client, lua):
+            assert await lua.run("return jit.status(), ngx.time()") == (False, 86400)
+            assert (await lua_client.get("/")).text == "3"
+            assert False
+        """
+    )
+    options = ("-p", "no:cacheprovider", "--lua-jit=off", "--lua-trace")
+    result = pytester.runpytest_inprocess(*options)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*- trace -*",
+            "*0.000   #1 GET /",
+            "*0.000   #1   content",
+            "*2.000   #1   content done",
+            "*2.000   #1 200, 2.000 s",
+        ]
     )

@@ -100,7 +100,8 @@ class Server:
         Raises:
             ValueError: A line break in the target or in a header.
             trio.ClosedResourceError: The server stops, or has stopped.
-            h11.RemoteProtocolError: The server has closed the connection without a complete response.
+            IncompleteResponse: The server has closed the connection too early, such as for a handler that failed behind
+                the head (an ``h11.RemoteProtocolError``).
         """
         if listen is None:
             listen = self._worker.config.http.servers[0].listens[0]

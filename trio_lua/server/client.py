@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 import h11
 import trio
 
-__all__ = ["Client", "Headers", "HeadersLike", "Response"]
+__all__ = ["Client", "Headers", "HeadersLike", "IncompleteResponse", "Response"]
 
 #: Headers as callers may give them.
 HeadersLike = Union[Mapping[str, str], Iterable[tuple[str, str]]]
@@ -91,6 +91,25 @@ class Response:
         return f"<Response {self.status} {self.reason} {dict(self.headers)} {body!r}>"
 
 
+class IncompleteResponse(h11.RemoteProtocolError):
+    """The server has closed the connection before its response was complete.
+
+    Attributes:
+        response: What has come of it; None for nothing.
+    """
+
+    def __init__(self, response: Response | None) -> None:
+        if response is None:
+            text = "the server closed the connection without a response"
+        else:
+            text = (
+                "the server closed the connection in the middle of its response: "
+                f"{response.status} {response.reason}, {len(response.body)} bytes of the body"
+            )
+        super().__init__(text)
+        self.response = response
+
+
 class Client:
     """Sends requests, each over a connection of its own.
 
@@ -129,8 +148,10 @@ class Client:
 
         Raises:
             ValueError: A line break in the target or in a header, which would end it.
-            h11.RemoteProtocolError: The server did not answer with a complete response.
+            IncompleteResponse: The server closed the connection too early.
+            h11.RemoteProtocolError: What it sent is not HTTP.
         """
+        __tracebackhide__ = True
         head, data = self._head(method, target, params, headers, body, json, http_version)
         async with self.stream() as stream:
             await stream.send_all(head + data)
@@ -138,22 +159,27 @@ class Client:
 
     async def get(self, target: str, **options: Any) -> Response:
         """``GET``; options as for :meth:`request`."""
+        __tracebackhide__ = True
         return await self.request("GET", target, **options)
 
     async def head(self, target: str, **options: Any) -> Response:
         """``HEAD``."""
+        __tracebackhide__ = True
         return await self.request("HEAD", target, **options)
 
     async def post(self, target: str, **options: Any) -> Response:
         """``POST``."""
+        __tracebackhide__ = True
         return await self.request("POST", target, **options)
 
     async def put(self, target: str, **options: Any) -> Response:
         """``PUT``."""
+        __tracebackhide__ = True
         return await self.request("PUT", target, **options)
 
     async def delete(self, target: str, **options: Any) -> Response:
         """``DELETE``."""
+        __tracebackhide__ = True
         return await self.request("DELETE", target, **options)
 
     async def raw(self, data: bytes | str) -> bytes:
@@ -214,37 +240,45 @@ class Client:
 
 
 async def _response(stream: trio.abc.Stream, method: str) -> Response:
+    __tracebackhide__ = True
     connection = h11.Connection(h11.CLIENT)
     # h11 has to know the method to know where the body ends; what it would send went already
     connection.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
     connection.send(h11.EndOfMessage())
-    response: h11.Response | None = None
-    body = b""
+    response: Response | None = None
+    closed = False
     while True:
-        event = connection.next_event()
+        try:
+            event = connection.next_event()
+        except h11.RemoteProtocolError as error:
+            if closed:
+                raise IncompleteResponse(response) from None
+            raise h11.RemoteProtocolError(f"this is no HTTP response: {error}") from None
         if event is h11.NEED_DATA:
             try:
                 received = await stream.receive_some(_RECEIVE_SIZE)
             except trio.BrokenResourceError:
                 received = b""
+            closed = not received
             connection.receive_data(bytes(received))
         elif isinstance(event, h11.Response):
-            response = event
+            response = Response(
+                event.status_code,
+                bytes(event.reason).decode("latin-1"),
+                Headers(
+                    (name.decode("latin-1"), value.decode("latin-1"))
+                    for name, value in event.headers.raw_items()
+                ),
+                b"",
+                event.http_version.decode(),
+            )
         elif isinstance(event, h11.Data):
-            body += bytes(event.data)
+            assert response is not None
+            response.body += bytes(event.data)
         elif isinstance(event, h11.InformationalResponse):
             continue
         elif isinstance(event, h11.EndOfMessage):
             assert response is not None
-            return Response(
-                response.status_code,
-                bytes(response.reason).decode("latin-1"),
-                Headers(
-                    (name.decode("latin-1"), value.decode("latin-1"))
-                    for name, value in response.headers.raw_items()
-                ),
-                body,
-                response.http_version.decode(),
-            )
+            return response
         else:
-            raise h11.RemoteProtocolError("the connection was closed without a response")
+            raise IncompleteResponse(response)

@@ -16,7 +16,7 @@ The fixtures (:mod:`trio_lua.testing.plugin`) are thin wrappers around these nam
 
 from __future__ import annotations
 
-from trio_lua.testing.client import Client, Headers, Response
+from trio_lua.testing.client import Client, Headers, IncompleteResponse, Response
 from trio_lua.testing.clock import LuaClock
 from trio_lua.testing.log import LogRecord, LogRecords
 from trio_lua.testing.network import (
@@ -43,6 +43,7 @@ __all__ = [
     "Headers",
     "HttpPeer",
     "HttpRequest",
+    "IncompleteResponse",
     "Leak",
     "LogRecord",
     "LogRecords",

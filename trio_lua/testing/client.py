@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from trio_lua.server.client import Client as PlainClient
-from trio_lua.server.client import Headers, Response
+from trio_lua.server.client import Headers, IncompleteResponse, Response
 
-__all__ = ["Client", "Exchange", "Headers", "Response"]
+__all__ = ["Client", "Exchange", "Headers", "IncompleteResponse", "Response"]
 
 #: Bytes of a body that a report shows.
 _SHOWN = 2000
@@ -22,11 +22,13 @@ class Exchange:
         method: Such as ``GET``.
         target: Path and query string.
         response: The response; None when there is none (yet).
+        complete: Whether that is all of it.
     """
 
     method: str
     target: str
     response: Response | None = None
+    complete: bool = True
 
     def __str__(self) -> str:
         answer = self.response
@@ -35,6 +37,8 @@ class Exchange:
         body = answer.body[:_SHOWN].decode("utf-8", "backslashreplace")
         if len(answer.body) > _SHOWN:
             body += f"... ({len(answer.body)} bytes)"
+        if not self.complete:
+            body += "... (the connection was closed here)"
         headers = "".join(f"\n{name}: {value}" for name, value in answer.headers.pairs)
         return f"{self.method} {self.target}: {answer.status} {answer.reason}{headers}\n\n{body}"
 
@@ -54,5 +58,10 @@ class Client(PlainClient):
         """Send a request and return the whole response; see :meth:`PlainClient.request`."""
         exchange = Exchange(method, target)
         self.exchanges.append(exchange)
-        exchange.response = await super().request(method, target, **options)
+        __tracebackhide__ = True
+        try:
+            exchange.response = await super().request(method, target, **options)
+        except IncompleteResponse as error:
+            exchange.response, exchange.complete = error.response, False
+            raise
         return exchange.response

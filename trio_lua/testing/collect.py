@@ -13,7 +13,7 @@ from trio_lua.testing.blocks.parse import Block, NeedsPerl, TestFile, parse_file
 from trio_lua.testing.blocks.run import BlockFailure, Skipped, run_block
 from trio_lua.testing.clock import LuaClock
 from trio_lua.testing.run import run
-from trio_lua.testing.spec import Spec, SpecFailure
+from trio_lua.testing.spec import PACKAGE_PATH, Spec, SpecFailure
 from trio_lua.testing.stuck import Stuck
 
 __all__ = ["BlockFile", "SpecFile", "collect"]
@@ -76,11 +76,16 @@ class BlockItem(_Item):
         return self.path, self._block.line - 1, self._block.name
 
 
+def _spec(node: pytest.Collector | pytest.Item) -> Spec:
+    own = str(node.config.getini("lua_package_path"))
+    return Spec(node.path, f"{own.rstrip(';')};{PACKAGE_PATH}" if own else PACKAGE_PATH)
+
+
 class SpecFile(pytest.File):
     """A file of Lua specs."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        for number, (name, line) in enumerate(Spec(self.path).list(), 1):
+        for number, (name, line) in enumerate(_spec(self).list(), 1):
             yield SpecItem.from_parent(self, name=name, number=number, line=line)
 
 
@@ -94,7 +99,7 @@ class SpecItem(_Item):
 
     def runtest(self) -> None:
         clock = LuaClock()
-        pending = run(Spec(self.path).run, self._number, clock, clock=clock)
+        pending = run(_spec(self).run, self._number, clock, clock=clock)
         if pending is not None:
             pytest.skip(pending)
 

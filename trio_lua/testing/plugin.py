@@ -9,6 +9,7 @@
 ``lua``              runs Lua code in a VM without a server
 ``lua_log``          error.log; records of level ``error`` and above fail the test unless allowed
 ``lua_clock``        the run's clock, which jumps over idle time
+``lua_shared``       the shared dictionaries of ``lua_server`` by name
 ``lua_network``      what the servers can reach, in memory; without this fixture it is the real network
 ``lua_patch``        ``lua_patch("ngx.worker.id", "function() return 7 end")`` in ``lua_server``
 ==================== ==========================================================================
@@ -19,7 +20,15 @@ The marker takes what :func:`trio_lua.testing.open_server` takes: ``@pytest.mark
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,15 +37,20 @@ import pytest
 import trio
 
 if TYPE_CHECKING:
+    from trio_lua.shm.shared_dict import SharedDict
+
     # pytest loads plugins for every run: what these names stand for is loaded by the first fixture
     from trio_lua.testing import Client, LogRecords, Lua, LuaClock, LuaNetwork, LuaServer
     from trio_lua.testing.coverage import Coverage
     from trio_lua.testing.report import Report
+    from trio_lua.testing.trace import Trace
 
 __all__: list[str] = []
 
 _COVERAGE: pytest.StashKey[Coverage] = pytest.StashKey()
 _REPORTS: pytest.StashKey[list[Report]] = pytest.StashKey()
+_TRACE: pytest.StashKey[Trace] = pytest.StashKey()
+_FAILED: pytest.StashKey[bool] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,6 +65,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--lua-cov-lcov", metavar="FILE", help="write what --lua-cov measures in LCOV's format"
     )
+    group.addoption(
+        "--lua-trace",
+        action="store_true",
+        help="show, of tests that fail, what their servers did and when",
+    )
+    group.addoption(
+        "--lua-jit", choices=["on", "off"], default="on", help="LuaJIT's compiler; on by default"
+    )
+    parser.addini("lua_conf", "the nginx.conf that the fixture lua_server serves")
+    parser.addini("lua_prefix", "where its relative paths start; the working folder by default")
+    parser.addini("lua_package_path", "where modules are found first, by *_spec.lua files as well")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -72,6 +97,10 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    if config.getoption("--lua-jit") == "off":
+        from trio_lua.testing.vm import set_compiler
+
+        set_compiler(True)
     if _COVERAGE in config.stash:
         from trio_lua.testing.coverage import deactivate
 
@@ -93,6 +122,10 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--lua-jit") == "off":
+        from trio_lua.testing.vm import set_compiler
+
+        set_compiler(False)
     folder = config.getoption("--lua-cov")
     if folder is not None:
         from trio_lua.testing.coverage import Coverage, activate
@@ -142,6 +175,11 @@ def pytest_runtest_makereport(
     """A failed test shows what its servers have to say."""
     outcome = yield
     report = outcome.get_result()
+    if report.failed:
+        item.stash[_FAILED] = True
+    trace = item.stash.get(_TRACE, None)
+    if report.failed and trace is not None:
+        report.sections.append(("trace", "\n".join(trace.lines)))
     reports = item.stash.get(_REPORTS, [])
     if report.failed and reports and call.excinfo is not None:
         from trio_lua.errors import LuaError
@@ -162,9 +200,10 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture
-def lua_conf() -> Any:
-    """The configuration that ``lua_server`` serves: override it."""
-    return None
+def lua_conf(request: pytest.FixtureRequest) -> Any:
+    """The configuration that ``lua_server`` serves: override it, or set ``lua_conf`` in pytest's configuration."""
+    path = request.config.getini("lua_conf")
+    return request.config.rootpath / path if path else None
 
 
 @pytest.fixture
@@ -189,27 +228,29 @@ def lua_clock(request: pytest.FixtureRequest) -> LuaClock:
 
 
 @pytest.fixture
-def lua_log() -> Iterator[LogRecords]:
+def lua_log(request: pytest.FixtureRequest) -> Iterator[LogRecords]:
     """What the servers of the test write to error.log."""
     from trio_lua.testing import LogRecords
 
     log = LogRecords()
     yield log
     unexpected = log.unexpected()
-    if unexpected:
+    # a test that has failed shows its log
+    if unexpected and not request.node.stash.get(_FAILED, False):
         lines = "\n".join(map(str, unexpected))
         pytest.fail(f"unexpected records in error.log:\n{lines}", pytrace=False)
 
 
 @pytest.fixture
-def lua_network(lua_clock: LuaClock) -> Iterator[LuaNetwork]:
+def lua_network(request: pytest.FixtureRequest, lua_clock: LuaClock) -> Iterator[LuaNetwork]:
     """What the servers of the test can reach; a script that is not followed fails the test."""
     from trio_lua.testing import LuaNetwork
 
     network = LuaNetwork(lua_clock)
     yield network
     missing = network.missing()
-    if missing:
+    # a test that has failed often did not come that far
+    if missing and not request.node.stash.get(_FAILED, False):
         lines = "\n".join(missing)
         pytest.fail(f"the network was used in another way:\n{lines}", pytrace=False)
 
@@ -220,6 +261,11 @@ def _lua_settings(
 ) -> dict[str, Any]:
     """What every server of the test has in common."""
     settings: dict[str, Any] = {"log": lua_log, "clock": lua_clock}
+    config = request.config
+    if config.getini("lua_prefix"):
+        settings["prefix"] = config.rootpath / config.getini("lua_prefix")
+    if config.getini("lua_package_path"):
+        settings["package_path"] = config.getini("lua_package_path")
     if "lua_network" in request.fixturenames:
         settings["network"] = request.getfixturevalue("lua_network")
     return settings
@@ -229,6 +275,16 @@ def _reports(request: pytest.FixtureRequest) -> list[Report]:
     """What the failing test shows."""
     stash: pytest.Stash = request.node.stash
     return stash.setdefault(_REPORTS, [])
+
+
+def _traced(request: pytest.FixtureRequest, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a server, with an observer more if there is to be a trace."""
+    if not request.config.getoption("--lua-trace"):
+        return settings
+    from trio_lua.testing.trace import Trace
+
+    trace = request.node.stash.setdefault(_TRACE, Trace())
+    return {**settings, "observers": [*settings.get("observers", ()), trace]}
 
 
 def _asked_for(request: pytest.FixtureRequest, conf: Any, options: dict[str, Any]) -> Any:
@@ -264,7 +320,7 @@ async def make_lua_server(
 
         async def make(source: Any = None, **options: Any) -> LuaServer:
             settings = {**_lua_settings, **lua_options, **options}
-            server: LuaServer = await nursery.start(run, source, settings)
+            server: LuaServer = await nursery.start(run, source, _traced(request, settings))
             _reports(request).append(server.report)
             return server
 
@@ -283,7 +339,8 @@ async def lua_server(
     from trio_lua.testing import open_server
 
     source, options = _asked_for(request, lua_conf, lua_options)
-    async with open_server(source, **{**_lua_settings, **options}) as server:
+    settings = _traced(request, {**_lua_settings, **options})
+    async with open_server(source, **settings) as server:
         _reports(request).append(server.report)
         yield server
 
@@ -292,6 +349,12 @@ async def lua_server(
 def lua_client(lua_server: LuaServer) -> Client:
     """The client of ``lua_server``."""
     return lua_server.client
+
+
+@pytest.fixture
+def lua_shared(lua_server: LuaServer) -> Mapping[str, SharedDict]:
+    """The shared dictionaries of ``lua_server`` by name."""
+    return lua_server.shared
 
 
 @pytest.fixture
@@ -314,11 +377,13 @@ async def lua(
     from trio_lua.testing.server import check_leaks
 
     source, options = _asked_for(request, lua_conf, lua_options)
+    options = {**_lua_settings, **options}
+    log, network = options.pop("log"), options.pop("network", None)
+    del options["clock"]
     allowed = options.pop("allow_leaks", ())
     config = configuration(source, **options)
-    settings = {name: value for name, value in _lua_settings.items() if name != "clock"}
-    async with open_lua(config, epoch=lua_clock.epoch, **settings) as vm:
-        report = Report(vm.runtime, vm, settings["log"], None)
+    async with open_lua(config, epoch=lua_clock.epoch, log=log, network=network) as vm:
+        report = Report(vm.runtime, vm, log, None)
         _reports(request).append(report)
         try:
             yield vm

@@ -41,6 +41,9 @@ __all__ = ["Leak", "LuaServer", "configuration", "idle", "open_server", "open_wo
 #: Where servers listen whose configuration does not say: nobody connects there.
 _NOWHERE = "127.0.0.1:80"
 
+#: Where code of a test may be the handler of.
+_PHASES = ("rewrite", "access", "precontent", "content", "header_filter", "body_filter", "log")
+
 
 class Leak(AssertionError):
     """Something is left behind that the end of the requests should have ended."""
@@ -49,6 +52,7 @@ class Leak(AssertionError):
 def configuration(
     source: Config | str | os.PathLike[str] | None = None,
     *,
+    phase: str = "content",
     config: str = "",
     http_config: str = "",
     main_config: str = "",
@@ -62,6 +66,8 @@ def configuration(
         source: A :class:`Config`; the path of an nginx.conf; the text of a whole one; or Lua code (a text
             without an ``http`` block), which becomes the content handler of every location. None for
             a configuration from the three parts below.
+        phase: Whose handler Lua code becomes, such as ``access`` or ``header_filter``. Behind it there is a content handler
+            that prints ``content``.
         config: The inside of a ``server`` block, as in Test::Nginx.
         http_config: Directives for the ``http`` block before it.
         main_config: Directives for the main context.
@@ -71,6 +77,7 @@ def configuration(
 
     Raises:
         ConfigError: The configuration cannot be used.
+        ValueError: There is no handler for requests in that phase.
     """
     folder = os.fspath(prefix)
     if folder and not folder.endswith("/"):
@@ -83,8 +90,7 @@ def configuration(
         conf = configure.loads(source, prefix=folder, modules=modules)
     else:
         if source is not None:
-            code = textwrap.dedent(source)
-            config = f"location / {{ content_by_lua_block {{\n{code}\n}} }}"
+            config = _in_phase(phase, textwrap.dedent(source))
         text = (
             f"{main_config}\nevents {{}}\nhttp {{ access_log off;\n{http_config}\n"
             f"server {{ listen {_NOWHERE};\n{config}\n}} }}\n"
@@ -93,6 +99,15 @@ def configuration(
     if package_path:
         conf = _with_package_path(conf, package_path)
     return conf
+
+
+def _in_phase(phase: str, code: str) -> str:
+    """The inside of a ``server`` block with one handler."""
+    if phase not in _PHASES:
+        known = ", ".join(_PHASES)
+        raise ValueError(f"no handler of the phase {phase!r}; there are {known}")
+    content = "" if phase == "content" else 'content_by_lua_block { ngx.print("content") }'
+    return f"location / {{ {phase}_by_lua_block {{\n{code}\n}} {content} }}"
 
 
 def _with_package_path(config: Config, path: str) -> Config:
@@ -163,14 +178,17 @@ class LuaServer:
 
     async def request(self, method: str, target: str, **options: Any) -> Response:
         """Send a request by :attr:`client`; see :meth:`Client.request`."""
+        __tracebackhide__ = True
         return await self.client.request(method, target, **options)
 
     async def get(self, target: str, **options: Any) -> Response:
         """``GET`` by :attr:`client`."""
+        __tracebackhide__ = True
         return await self.client.get(target, **options)
 
     async def post(self, target: str, **options: Any) -> Response:
         """``POST`` by :attr:`client`."""
+        __tracebackhide__ = True
         return await self.client.post(target, **options)
 
     async def listen(self, port: int = 0, host: str = "127.0.0.1") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,24 @@ from trio_lua.testing.coverage import watching
 from trio_lua.testing.log import LogRecords
 from trio_lua.testing.network import LuaNetwork
 
-__all__ = ["KIT", "Lua", "open_lua"]
+__all__ = ["KIT", "Lua", "open_lua", "set_compiler"]
 
 #: The Lua half of the kit.
 KIT = Path(__file__).with_name("kit.lua")
+
+
+#: Whether LuaJIT's compiler is on.
+_compiling = True
+
+
+def set_compiler(on: bool) -> None:
+    """Say whether LuaJIT's compiler is on in VMs under test from now on.
+
+    Args:
+        on: If not, what still goes wrong is not its doing.
+    """
+    global _compiling
+    _compiling = on
 
 
 class _Owner:
@@ -52,6 +67,8 @@ class Lua:
         vm.set_call("kit_global", self._write)
         vm.set_call("kit_leak", self._leave_open)
         vm.load_file(KIT)
+        if not _compiling:
+            self.execute("jit.off() jit.flush()")
 
     def _take(self, kind: bytes, value: Any) -> None:
         if kind == b"s":
@@ -134,6 +151,20 @@ class Lua:
             raise LuaError(rest[0].decode("utf-8", "replace"), trace)
         values, self._values = self._values, []
         return values[0] if len(values) == 1 else tuple(values) or None
+
+    async def load(self, path: str | os.PathLike[str]) -> Any:
+        """Run a file, as :meth:`run` does.
+
+        Args:
+            path: Where it is.
+
+        Raises:
+            OSError: It cannot be read.
+            LuaError: It does not compile, or failed.
+        """
+        __tracebackhide__ = True
+        code = await trio.Path(path).read_text("utf-8", "surrogateescape")
+        return await self.run(code, os.fspath(path))
 
     async def require(self, name: str) -> Any:
         """Load a module and return it, as :meth:`run` does."""
