@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Awaitable, Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import trio
@@ -75,8 +77,23 @@ class LuaClock:
             with self.hold():
                 return await original(*args, **options)
 
-        trio.to_thread.run_sync = run_sync  # type: ignore[assignment]
+        # modules of Trio have imported it under names of their own
+        places = [
+            (module, name)
+            for module in _modules_of_trio()
+            for name, value in vars(module).items()
+            if value is original
+        ]
+        for module, name in places:
+            setattr(module, name, run_sync)
         try:
             yield
         finally:
-            trio.to_thread.run_sync = original  # type: ignore[assignment]
+            for module, name in places:
+                setattr(module, name, original)
+
+
+def _modules_of_trio() -> list[ModuleType]:
+    return [
+        module for name, module in sys.modules.items() if name == "trio" or name.startswith("trio.")
+    ]
