@@ -58,6 +58,15 @@ async def test_the_handler_is_stopped(serve: Serve, autojump_clock: Any) -> None
         assert "status 499" in log
 
 
+async def test_threads_that_wake_at_once(serve: Serve, autojump_clock: Any) -> None:
+    """The clock may come to them before the request's new task has begun."""
+    code = "ngx.sleep(0) ngx.thread.spawn(function() ngx.sleep(0) end) ngx.say('x')"
+    async with serve(page(code)) as running:
+        client = await running.connect()
+        for _ in range(20):
+            assert (await client.get("/t"))[2] == b"x\n"
+
+
 async def test_the_status_that_was_sent_stays(serve: Serve, autojump_clock: Any) -> None:
     async with serve(page("ngx.say('x') ngx.flush(true)" + SLEEP)) as running:
         client = await begin(running)

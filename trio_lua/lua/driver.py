@@ -214,10 +214,22 @@ class Driver:
             result = self._resume(thread, *values)
         return result
 
+    def expect(self, owner: Owner, result: Any) -> None:
+        """Say that :meth:`finish` will be called in a later turn: the clock may wake threads of the handler before that.
+
+        Args:
+            owner: What its threads belong to.
+            result: What its start returned; it has suspended.
+        """
+        if result[2].__class__ is bool:
+            self._runs[result[1]] = _Run(owner)
+
     async def _run(self, owner: Owner, result: Any) -> Any:
         """Run a handler whose threads wait in Lua, or that needs a nursery; to its end or until it needs neither."""
         number = result[1]
-        run = self._runs[number] = _Run(owner)
+        run = self._runs.get(number)
+        if run is None:
+            run = self._runs[number] = _Run(owner)
         try:
             self._take(run, result)
             if owner.inline:

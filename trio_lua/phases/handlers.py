@@ -55,7 +55,9 @@ class Handlers:
             assert request.cancel_scope is not None
             request.cancel_scope.cancel()
 
-        await detach(request)
+        if request.inline:
+            self._lua.driver.expect(request, result)
+            await detach(request)
         async with request.connection.watched(gone):
             return await self._lua.driver.finish(request, result)
 
