@@ -3,8 +3,9 @@
 local rt = ...
 
 local S, ngx = rt.S, rt.ngx
-local type, error, select, unpack = type, error, select, unpack
-local getinfo, own_coroutine = debug.getinfo, rt.own_coroutine
+local type, error, select, unpack, pcall = type, error, select, unpack, pcall
+local own_coroutine = rt.own_coroutine
+local bytecode = require("jit.util").funcbc
 local checker, user_thread, reap = rt.checker, rt.user_thread, rt.reap
 
 local thread = {}
@@ -14,7 +15,8 @@ local spawn_check = checker("ngx.thread")
 
 -- Whether f is a function written in Lua.
 local function lua_function(f)
-    return type(f) == "function" and getinfo(f, "S").what ~= "C"
+    -- debug.getinfo would make a table each time
+    return type(f) == "function" and (pcall(bytecode, f, 0))
 end
 rt.is_lua_function = lua_function
 
@@ -39,7 +41,7 @@ function thread.wait(...)
         error("at least one coroutine should be specified", 2)
     end
     local self = own_coroutine()
-    local list, n_list = {}, 0
+    local list, n_list -- most threads that are waited for have ended
     for i = 1, n do
         local co = select(i, ...)
         if type(co) ~= "thread" then
@@ -61,12 +63,14 @@ function thread.wait(...)
             if i == n then
                 return nil, "already waited or killed"
             end
-        else
+        elseif list then
             n_list = n_list + 1
             list[n_list] = th
+        else
+            list, n_list = { th }, 1
         end
     end
-    return rt.wait_threads(list, n_list)
+    return rt.wait_threads(list or {}, n_list or 0)
 end
 
 function thread.kill(co)

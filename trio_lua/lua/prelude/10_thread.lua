@@ -232,10 +232,12 @@ local function ended(th, ok, ...)
     local run, co = th.run, th.co
     run.live = run.live - 1
     run.members[th] = nil
-    for zombie, zombie_co in pairs(run.zombies) do
-        if parent_of[zombie_co] == co then
-            run.zombies[zombie] = nil
-            zombie.state, zombie.results, zombie.run = "dead", nil, nil
+    if th.spawner then
+        for zombie, zombie_co in pairs(run.zombies) do
+            if parent_of[zombie_co] == co then
+                run.zombies[zombie] = nil
+                zombie.state, zombie.results, zombie.run = "dead", nil, nil
+            end
         end
     end
     th.co = nil
@@ -455,7 +457,7 @@ end
 
 local SPAWN = rt.add_answer(function(th, run, co, parent, ...)
     local child = new_thread(run, co, parent)
-    th.spawned = co
+    th.spawned, th.spawner = co, true
     post(run, th)
     return go_on(child, ...)
 end)
