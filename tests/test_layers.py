@@ -45,15 +45,15 @@ def part_of(path: Path) -> str:
 
 @functools.cache
 def imports(path: Path) -> list[tuple[str, int]]:
-    tree = ast.parse(path.read_text())
+    nodes = list(ast.walk(ast.parse(path.read_text())))
     guarded = {
         id(inner)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         for inner in ast.walk(node)
     }
     found = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if id(node) in guarded:
             continue
         if isinstance(node, ast.Import):

@@ -87,7 +87,8 @@ local function close()
     end
     collectgarbage()
 end
-local function loaded() collectgarbage("restart") end
+-- -1: the first collection begins when there is twice as much, as after a full one
+local function loaded() collectgarbage("restart", -1) end
 local function run(code, chunk)
     local fn, err = load(code, chunk)
     if not fn then return false, err, "" end
@@ -110,8 +111,8 @@ return set, set_call, get, run, close, compile, loaded, null, is_null
 """
 
 #: What the package's own files compile to: a process makes many VMs (tests, threads, reloads), and reading
-#: bytecode is several times faster than parsing.
-_compiled: dict[Path, bytes] = {}
+#: bytecode is several times faster than parsing. With the name of the chunk.
+_compiled: dict[Path, tuple[bytes, str]] = {}
 
 
 @functools.cache
@@ -225,13 +226,14 @@ class VM:
 
     def load_file(self, path: Path) -> None:
         """Run one of the package's own Lua files with ``rt`` as its argument."""
-        code = _compiled.get(path)
-        if code is None:
-            result = self._compile(path.read_bytes(), f"=ngx/{path.name}".encode())
-            if not isinstance(result, bytes):
-                raise LuaError(result[1].decode("utf-8", "replace"), "")
-            code = _compiled[path] = result
-        self.run(code, f"=ngx/{path.name}")
+        known = _compiled.get(path)
+        if known is None:
+            name = f"=ngx/{path.name}"
+            code = self._compile(path.read_bytes(), name.encode())
+            if not isinstance(code, bytes):
+                raise LuaError(code[1].decode("utf-8", "replace"), "")
+            known = _compiled[path] = code, name
+        self.run(*known)
 
     def run(self, code: bytes, chunk_name: str) -> None:
         """Run a chunk with ``rt`` as its argument.
