@@ -12,6 +12,7 @@ PAGES = [
     ROOT / "README.md",
     DOCS / "index.md",
     DOCS / "tutorial.md",
+    DOCS / "tutorial-testing.md",
     *sorted((DOCS / "how-to").glob("*.md")),
     DOCS / "reference" / "python-api.md",
     DOCS / "reference" / "trio-module.md",

@@ -81,7 +81,8 @@ local function place(level)
             break
         end
         if info.currentline > 0 and sub(info.source, 1, 5) ~= "=ngx/" and not find(info.source, OWN, 1, true) then
-            lines[#lines + 1] = info.short_src .. ":" .. info.currentline
+            local name = sub(info.source, 1, 1) == "@" and sub(info.source, 2) or info.short_src
+            lines[#lines + 1] = name .. ":" .. info.currentline
         end
         level = level + 1
     end

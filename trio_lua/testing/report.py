@@ -10,9 +10,10 @@ from pathlib import Path
 
 from trio_lua.api.runtime import Runtime
 from trio_lua.debug import threads
+from trio_lua.lua.paths import lua_path
 from trio_lua.testing.client import Client
 from trio_lua.testing.log import LogRecords
-from trio_lua.testing.vm import Lua
+from trio_lua.testing.vm import Lua, shorter
 
 __all__ = ["Report", "running_threads"]
 
@@ -22,6 +23,9 @@ _PLACE = re.compile(r"(?:\bat|<) ([^<>\n]*?):(\d+)(?= <|$|, )")
 
 #: LuaJIT keeps that many characters of a chunk's name.
 _NAME_SIZE = 59
+
+#: What a chunk's name begins with when that is not all of it.
+_CUT = "..."
 
 #: Requests that are shown, the last ones.
 _SHOWN = 10
@@ -88,8 +92,11 @@ class Report:
         for line in text.split("\n"):
             lines.append(line)
             match = _FRAME.match(line)
-            if match is not None and (under := self._under(match[1], int(match[2]))):
-                lines.append(under)
+            if match is not None:
+                if match[1].startswith(_CUT) and (path := self._uncut(match[1])):
+                    lines[-1] = line.replace(match[1], shorter(path))
+                if under := self._under(match[1], int(match[2])):
+                    lines.append(under)
         return "\n".join(lines)
 
     def explained(self, text: str) -> str:
@@ -115,12 +122,27 @@ class Report:
         for name, text in {**inline, **self._lua.sources}.items():
             if name[:_NAME_SIZE] == chunk:
                 return text
+        if chunk.startswith(_CUT):
+            chunk = self._uncut(chunk) or chunk
         for folder in ("", self._runtime.config.prefix):
             try:
                 return Path(os.path.join(folder, chunk)).read_text("utf-8", "replace")
             except OSError:
                 continue
         return ""
+
+    def _uncut(self, chunk: str) -> str | None:
+        """The path of a file of whose name Lua has kept the end only."""
+        end = chunk.removeprefix(_CUT)
+        prefix = self._runtime.config.prefix
+        package_path = self._runtime.config.http.lua_package_path or ""
+        for template in [*lua_path(package_path, prefix).split(";"), prefix]:
+            head = template.partition("?")[0]
+            # where the folder ends within what is there of the path
+            for cut in range(len(end), 0, -1):
+                if head.endswith(end[:cut]) and os.path.isfile(head + end[cut:]):
+                    return head + end[cut:]
+        return None
 
 
 def running_threads() -> str:

@@ -21,7 +21,7 @@ from trio_lua.testing.coverage import watching
 from trio_lua.testing.log import LogRecords
 from trio_lua.testing.network import LuaNetwork
 
-__all__ = ["KIT", "Lua", "open_lua", "set_compiler"]
+__all__ = ["KIT", "Lua", "open_lua", "set_compiler", "shorter"]
 
 #: The Lua half of the kit.
 KIT = Path(__file__).with_name("kit.lua")
@@ -80,10 +80,10 @@ class Lua:
         self._values.append(value)
 
     def _write(self, name: bytes, place: bytes) -> None:
-        self._globals.setdefault(_text(name), _text(place))
+        self._globals.setdefault(_text(name), _places(place))
 
     def _leave_open(self, place: bytes) -> None:
-        self._left_open.append(_text(place))
+        self._left_open.append(_places(place))
 
     def watch(self) -> None:
         """From now on remember who makes what, for :meth:`leaks`."""
@@ -101,13 +101,13 @@ class Lua:
         if "threads" not in allowed:
             for thread in threads(self.runtime):
                 origin = export("kit_origin")(thread.number)
-                made = "" if origin is None else f", spawned at {_text(origin)}"
+                made = "" if origin is None else f", spawned at {_places(origin)}"
                 found.append(f"{thread}{made}")
         if "timers" not in allowed:
             number = 1
             while (timer := export("kit_timer")(number)) is not None:
                 delay, place = timer
-                found.append(f"a timer of {delay:g} s that has not fired, made at {_text(place)}")
+                found.append(f"a timer of {delay:g} s that has not fired, made at {_places(place)}")
                 number += 1
         if "sockets" not in allowed:
             found += [
@@ -201,6 +201,19 @@ class Lua:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
+
+
+def _places(data: bytes) -> str:
+    """Lines of code, from FILE:LINE < FILE:LINE, with names as short as they can be."""
+    return " < ".join(map(shorter, _text(data).split(" < ")))
+
+
+def shorter(path: str) -> str:
+    """A path as a person would write it who is in the working folder."""
+    if not path.startswith("/"):
+        return path
+    short = os.path.relpath(path)
+    return path if short.startswith("..") else short
 
 
 def _bytes(text: str) -> bytes:
