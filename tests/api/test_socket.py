@@ -456,13 +456,21 @@ class TestConnect:
         async with upstream(who) as peer:
             code = f"""
                 local sock = ngx.socket.tcp()
-                ngx.say(sock:bind("nowhere"))
+                ngx.say(sock:bind("nowhere"), sock:bind(1))
                 ngx.say(sock:bind("127.0.0.9"))
                 sock:connect("127.0.0.1", {peer.port})
                 ngx.say(sock:receive("*a"))
+                ngx.say(sock:bind("::1"))
+                ngx.say(sock:connect("127.0.0.1", {peer.port}))
             """
             async with serve(page(code)) as running:
-                assert await body(running) == ["nilbad address", "true", "127.0.0.9"]
+                assert await body(running) == [
+                    "nilnilbad address",
+                    "true",
+                    "127.0.0.9",
+                    "true",
+                    "niladdress family not supported by protocol",
+                ]
 
     async def test_connecting_again_closes_the_first(self, serve: Serve) -> None:
         code = """
@@ -480,6 +488,7 @@ class TestConnect:
             ngx.say(sock:setoption("other", 1))
             ngx.say(sock:setoption())
             ngx.say(sock:setoption("keepalive"))
+            ngx.say(pcall(sock.setoption, sock, "keepalive", "1"))
             ngx.say(select(2, pcall(ngx.socket.tcp().setoption, ngx.socket.tcp(), "keepalive", 1)))
         """
         assert (await run(serve, code))[0] == [
@@ -489,6 +498,7 @@ class TestConnect:
             "nilunsupported option other",
             'nilmissing the "option" argument',
             'nilmissing the "value" argument',
+            "falsebad argument #3 to '?' (number expected, got string)",
             "socket is never created nor connected",
         ]
 

@@ -252,3 +252,73 @@ async def test_a_silent_peer(serve: Serve, autojump_clock: Any) -> None:
         lines, _ = await run(serve, port, code)
         assert lines == ["niltimeout", "nilclosed"]
         nursery.cancel_scope.cancel()
+
+
+async def test_sessions_of_tls_1_3(serve: Serve, authority: trustme.CA) -> None:
+    """What makes a session resumable comes after the handshake."""
+    seen: list[Any] = []
+    async with tls_server(server_context(authority), seen) as port:
+        code = """
+            ngx.say(pcall(ngx.socket.tcp().getsslsession, ngx.socket.tcp()))
+            ngx.say(sock:getsslsession())
+            ngx.say(type(sock:sslhandshake()), sock:getsslsession())
+            sock:send("x")
+            ngx.say(sock:receive(1))
+            local session = sock:getsslsession()
+            ngx.say(type(session))
+            sock:close()
+            ngx.say(sock:getsslsession())
+            sock:connect("127.0.0.1", port)
+            ngx.say(sock:sslhandshake(session) ~= nil)
+            sock:close()
+        """
+        lines, _ = await run(serve, port, code, "lua_ssl_protocols TLSv1.3;")
+    assert lines == [
+        "falsesocket is never created nor connected",
+        "nilno ssl connection",
+        "cdatanilnot resumable",
+        "x",
+        "cdata",
+        "nilclosed",
+        "true",
+    ]
+    assert [entry[:2] for entry in seen] == [(False, "TLSv1.3"), (True, "TLSv1.3")]
+
+
+async def test_a_session_of_another_kind(
+    serve: Serve, authority: trustme.CA, trusted: Path
+) -> None:
+    """One that began without verification is not resumed where there is some."""
+    seen: list[Any] = []
+    async with tls_server(server_context(authority), seen) as port:
+        code = """
+            local session = sock:sslhandshake(nil, "test.local", false)
+            sock:close()
+            sock:connect("127.0.0.1", port)
+            ngx.say(sock:sslhandshake(session, "test.local", true) ~= nil)
+            sock:close()
+        """
+        settings = f"lua_ssl_protocols TLSv1.2; lua_ssl_trusted_certificate {trusted};"
+        lines, _ = await run(serve, port, code, settings)
+    assert lines == ["true"]
+    assert [entry[0] for entry in seen] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        ("sock:sslhandshake(nil, '')", "nilSSL_set_tlsext_host_name failed"),
+        ("pcall(sock.sslhandshake, sock, nil, 12)", "falsecannot convert 'number' to"),
+        ("pcall(sock.sslhandshake, sock, nil, {})", "falsecannot convert 'table' to"),
+        (
+            "pcall(sock.sslhandshake, sock, 1, 2, 3, 4, 5)",
+            "falsengx.socket sslhandshake: expecting 1 ~ 5 arguments",
+        ),
+        ("pcall(sock.sslhandshake, ngx.socket.tcp())", "falsesocket is never created"),
+        ("sock:sslhandshake('no session', 'test.local', false) ~= nil", "true"),
+    ],
+)
+async def test_wrong_arguments(serve: Serve, authority: trustme.CA, code: str, answer: str) -> None:
+    async with tls_server(server_context(authority)) as port:
+        lines, _ = await run(serve, port, f"ngx.say({code})")
+    assert lines[0].startswith(answer)

@@ -237,8 +237,10 @@ function methods.setoption(sock, option, value)
     end
     if type(value) == "boolean" then
         value = value and 1 or 0
+    elseif type(value) ~= "number" then
+        arg_error(3, "number expected, got " .. type(value), 2)
     end
-    return py.tcp_set(u.id, option, tonumber(value) or 0)
+    return py.tcp_set(u.id, option, value)
 end
 
 function methods.getoption(sock, option)

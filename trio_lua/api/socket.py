@@ -52,6 +52,7 @@ _CALLS = [
     "encrypted",
     "session",
     "forget_session",
+    "resumable",
 ]
 
 #: nil, text, log line, level: how a failure reaches Lua.
@@ -103,7 +104,7 @@ class Sockets:
         self._last = 0
         self.contexts = Contexts()
         self._tls_settings: list[TlsSettings] = []
-        self._sessions: dict[int, ssl.SSLSession] = {}
+        self._sessions: dict[int, tuple[ssl.SSLContext, ssl.SSLSession]] = {}
         for name in _CALLS:
             table.call(f"tcp_{name}", getattr(self, f"_{name}"))
         for name in ("connect", "receive", "send", "tls"):
@@ -319,8 +320,11 @@ class Sockets:
         try:
             context = self.contexts.get(settings, verify, name is not None, client)
             host = None if name is None else name.decode("latin-1")
-            known = self._sessions.get(session)
-            return link.start_tls(context, host, known, settings.depth)
+            maker, known = self._sessions.get(session, (None, None))
+            # OpenSSL resumes a session only with the settings that it began with
+            return link.start_tls(
+                context, host, known if maker is context else None, settings.depth
+            )
         except SocketError as error:
             self._close(number)
             return failure(error)
@@ -329,12 +333,17 @@ class Sockets:
         """Keep the TLS session of a connection; its number, None when there is none."""
         link = self._sockets.get(number)
         sock = None if link is None else link.sock
-        session = sock.session if isinstance(sock, ssl.SSLSocket) else None
-        if session is None:
+        if not isinstance(sock, ssl.SSLSocket) or sock.session is None:
             return None
         self._last += 1
-        self._sessions[self._last] = session
+        self._sessions[self._last] = sock.context, sock.session
         return self._last
+
+    def _resumable(self, number: int) -> bool | None:
+        """Whether the TLS session of a connection can be resumed, None when there is none."""
+        link = self._sockets.get(number)
+        session = getattr(None if link is None else link.sock, "session", None)
+        return None if session is None else session.has_ticket or bool(session.id)
 
     def _forget_session(self, number: int) -> None:
         self._sessions.pop(number, None)
@@ -382,4 +391,5 @@ class Sockets:
 
 
 def _is_address(text: bytes) -> bool:
-    return is_address(socket.AF_INET, text.decode("latin-1"))
+    families = (socket.AF_INET, socket.AF_INET6)
+    return any(is_address(family, text.decode("latin-1")) for family in families)

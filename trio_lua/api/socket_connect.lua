@@ -129,7 +129,9 @@ function methods.bind(...)
     local sock, address, port = ...
     current()
     object(sock)
-    if type(address) ~= "string" then
+    if type(address) == "number" then
+        address = tostring(address)
+    elseif type(address) ~= "string" then
         arg_error(2, "string expected, got " .. kind_of(address), 2)
     end
     if not py.is_address(address) then

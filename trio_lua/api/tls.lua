@@ -9,7 +9,8 @@ local rt = ...
 local ffi = require "ffi"
 
 local S, py, ops = rt.S, rt.py, rt.ops
-local type, error, select, tonumber, tostring, ffi_gc, istype = type, error, select, tonumber, tostring, ffi.gc, ffi.istype
+local type, error, select, tonumber, setmetatable = type, error, select, tonumber, setmetatable
+local ffi_gc, istype = ffi.gc, ffi.istype
 local settings, suspend, suspended, raw_log = rt.socket.settings, rt.suspend, rt.socket.suspended, rt.raw_log
 local methods, object, certificate = rt.tcp_methods, rt.socket.object, rt.certificate
 
@@ -46,8 +47,11 @@ function methods.sslhandshake(sock, reused, name, verify, _status, ...)
             .. (sock and 5 + select("#", ...) or 0), 2)
     end
     local r = S.r or error("no request found", 2)
-    local u = object(sock)
-    if not u or not u.id or u.read_closed or u.write_closed then
+    if name ~= nil and type(name) ~= "string" then
+        error("cannot convert '" .. type(name) .. "' to 'const unsigned char *'", 2)
+    end
+    local u = object(sock) or error("socket is never created nor connected", 2)
+    if not u.id or u.read_closed or u.write_closed then
         return nil, "closed"
     elseif u.r ~= r then
         return nil, "bad request"
@@ -59,7 +63,7 @@ function methods.sslhandshake(sock, reused, name, verify, _status, ...)
     local session = istype(session_type, reused) and reused or nil
     if not py.tcp_encrypted(u.id) then
         sweep()
-        local done, why, line, level = py.tcp_tls(u.id, settings(r).tls or 0, name and tostring(name), not not verify,
+        local done, why, line, level = py.tcp_tls(u.id, settings(r).tls or 0, name, not not verify,
             session and session.session or 0, sock[CERTIFICATE], sock[KEY])
         if done == false then
             suspended()
@@ -80,6 +84,25 @@ function methods.sslhandshake(sock, reused, name, verify, _status, ...)
     if reused == false then
         return true
     end
+    return session_of(u)
+end
+
+-- Methods that OpenResty got later, behind those that its metatable has had from the beginning.
+local later = {}
+setmetatable(methods, { __index = later })
+
+function later.getsslsession(sock)
+    local u = object(sock) or error("socket is never created nor connected", 2)
+    if not u.id or u.read_closed or u.write_closed then
+        return nil, "closed"
+    elseif not py.tcp_encrypted(u.id) then
+        return nil, "no ssl connection"
+    end
+    local resumable = py.tcp_resumable(u.id)
+    if not resumable then
+        return nil, resumable == nil and "no session" or "not resumable"
+    end
+    sweep()
     return session_of(u)
 end
 

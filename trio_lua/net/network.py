@@ -115,7 +115,7 @@ class SystemNetwork:
                 # without a name of its own nobody could answer
                 sock.bind("")
             elif local is not None:
-                sock.bind((local, 0))
+                _bind(sock, (local, 0))
             sock.connect(address[1])
         except OSError as error:
             sock.close()
@@ -139,12 +139,20 @@ def _new_socket(address: Address, local: tuple[str, int] | None) -> socket.socke
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if local is not None:
             try:
-                sock.bind(local)
+                _bind(sock, local)
             except OSError as error:
                 sock.close()
                 text = f"bind({local[0]}) failed ({error.errno}: {error.strerror})"
                 raise SocketError(text_of(error), text, CRIT) from None
     return sock
+
+
+def _bind(sock: socket.socket, local: tuple[str, int]) -> None:
+    try:
+        sock.bind(local)
+    except socket.gaierror:
+        # Python's own number for an address of the other family
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT)) from None
 
 
 def _dns_resolver(words: Sequence[str]) -> Resolver:

@@ -71,7 +71,9 @@ def parse_destination(host: str, port: int) -> Destination:
         return Destination(host, (socket.AF_UNIX, raw), host, 0)
     if host.startswith("["):
         inner, bracket, rest = host[1:].partition("]")
-        if not bracket or not is_address(socket.AF_INET6, inner):
+        if not bracket:
+            raise _bad_host(host, "invalid host")
+        if not is_address(socket.AF_INET6, inner):
             raise _bad_host(host, "invalid IPv6 address")
         port = _own_port(host, rest, port)
         return Destination(f"[{inner}]:{port}", (socket.AF_INET6, (inner, port)), inner, port)
@@ -382,7 +384,9 @@ class TcpSocket:
             self.sock = context.wrap_socket(
                 sock, do_handshake_on_connect=False, server_hostname=server_name, session=session
             )
-        except (OSError, ValueError) as error:
+        except ValueError as error:
+            raise SocketError("SSL_set_tlsext_host_name failed", f"TLS: {error}") from None
+        except OSError as error:
             raise SocketError("failed to create ssl connection", f"TLS: {error}") from None
         self.tls = True
         self.readable.ready = True

@@ -25,6 +25,7 @@ __all__ = [
     "exclude_versions",
     "handshake_error",
     "load_certificate",
+    "reason_of",
 ]
 
 #: Contexts that are kept.
@@ -189,4 +190,17 @@ def handshake_error(error: OSError, server_name: str | None) -> SocketError:
                 f'lua ssl certificate does not match host "{server_name}"',
             )
         return _verify_error(code, error.verify_message.rstrip("."))
-    return SocketError("handshake failed", f"SSL_do_handshake() failed ({error})")
+    return SocketError("handshake failed", f"SSL_do_handshake() failed ({reason_of(error)})")
+
+
+def reason_of(error: Exception) -> str:
+    """What an error of Python's ssl module says, in the form that nginx gives OpenSSL's errors."""
+    if isinstance(error, ssl.SSLError):
+        name: str | None = getattr(error, "reason", None)
+        reason = str(error) if name is None else name.lower().replace("_", " ")
+        if isinstance(error, ssl.SSLCertVerificationError):
+            reason += f": {error.verify_message}"
+        return f"SSL: {reason}"
+    if isinstance(error, OSError) and error.errno:
+        return f"{error.errno}: {error.strerror}"
+    return f"SSL: {error}"

@@ -16,9 +16,9 @@ from trio_lua.config.model import Config
 from trio_lua.config.tls import TlsOptions
 from trio_lua.errors import ConfigError
 from trio_lua.net.openssl_conf import with_system_level
-from trio_lua.net.tls import Certificate, exclude_versions, load_certificate
+from trio_lua.net.tls import Certificate, exclude_versions, load_certificate, reason_of
 
-__all__ = ["check_certificates", "context_of", "new_context", "reason_of"]
+__all__ = ["check_certificates", "context_of", "new_context"]
 
 #: nginx's, without HTTP/0.9.
 _ALPN = ["http/1.1", "http/1.0"]
@@ -145,16 +145,3 @@ def _errors(options: TlsOptions, message: str) -> Iterator[None]:
 def _error(options: TlsOptions, message: str, error: Exception) -> ConfigError:
     source = options.source
     return ConfigError(f"{message} ({reason_of(error)})", source.file, source.line)
-
-
-def reason_of(error: Exception) -> str:
-    """What an error of Python's ssl module says, in the form that nginx gives OpenSSL's errors."""
-    if isinstance(error, ssl.SSLError):
-        name: str | None = getattr(error, "reason", None)
-        reason = str(error) if name is None else name.lower().replace("_", " ")
-        if isinstance(error, ssl.SSLCertVerificationError):
-            reason += f": {error.verify_message}"
-        return f"SSL: {reason}"
-    if isinstance(error, OSError) and error.errno:
-        return f"{error.errno}: {error.strerror}"
-    return f"SSL: {error}"

@@ -17,10 +17,9 @@ import trio
 
 from trio_lua.errors import ConfigError
 from trio_lua.net.client_hello import BadHello, ClientHello, is_tls, parse
-from trio_lua.net.tls import chain_length
+from trio_lua.net.tls import chain_length, reason_of
 from trio_lua.net.tls_choice import Choice, ChosenContexts
 from trio_lua.net.tls_facts import TlsFacts
-from trio_lua.net.tls_server import reason_of
 from trio_lua.net.tls_stream import TlsState
 from trio_lua.server.listener import Endpoint, RefusedError
 from trio_lua.server.tls_handlers import Handlers

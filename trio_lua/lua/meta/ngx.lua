@@ -596,6 +596,12 @@ function tcpsock:getreusedtimes() end
 ---@return string? error
 function tcpsock:sslhandshake(session, server_name, verify, status_request) end
 
+---The TLS session of the connection, for `sslhandshake` of a later one. With TLS 1.3 servers send what makes it
+---resumable after the handshake: ask when something has been received.
+---@return any session
+---@return string? error
+function tcpsock:getsslsession() end
+
 ---The certificate and key (of `ngx.ssl`) for the next handshake.
 ---@param certificate any
 ---@param key any
