@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 
 import pytest
@@ -20,17 +21,16 @@ from trio_lua.request.phase import Phase
 def test_a_loop_without_end(jit: str) -> None:
     runtime = Runtime(Config(), clock=lambda: 0.0, sinks=[NullErrorLog()], product="")
     witness = Witness(runtime)
-    cell = ctypes.c_int(0)
+    cells = (ctypes.c_int * 2)()
     code = f"""
         local rt = ...
         local ffi = require "ffi"
         jit.{jit}(true, true)
         -- a call, so that the compiled loop reads the memory anew
         ffi.cdef "int trio_lua_test_yield(void) __asm__(\\"sched_yield\\");"
-        local cell = ffi.cast("volatile int *", {ctypes.addressof(cell)}ULL)
+        local cell = ffi.cast("volatile int *", {ctypes.addressof(cells)}ULL)
         local function stand_still()
-            cell[0] = 1
-            while cell[0] ~= 2 do ffi.C.trio_lua_test_yield() end
+            while cell[0] == 0 do ffi.C.trio_lua_test_yield() cell[1] = cell[1] + 1 end
         end
         rt.S.r = {{ method = "GET", unparsed_uri = "/x?y", phase = {int(Phase.HEADER_FILTER)} }}
         rt.S.th = {{ co = coroutine.create(function() stand_still() end) }}
@@ -43,14 +43,27 @@ def test_a_loop_without_end(jit: str) -> None:
     thread = threading.Thread(target=run, args=(runtime.vm,))
     thread.start()
     try:
-        while cell.value != 1 and thread.is_alive():
-            pass
+        # it has been compiled by then, and is nowhere else
+        while cells[1] < 200 and thread.is_alive():
+            os.sched_yield()
         answer = witness.ask(patience=10)
     finally:
-        cell.value = 2
+        cells[0] = 1
         thread.join()
     runtime.vm.close()
     assert answer is not None
     text = answer.decode()
     assert text.startswith("GET /x?y\nstack traceback:\n")
-    assert "\n\tstuck.lua:10: in function 'stand_still'\n" in text
+    assert "\n\tstuck.lua:9: in function 'stand_still'\n" in text
+
+
+def test_it_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VM that was in the middle of something at one instant is not at the next."""
+    runtime = Runtime(Config(), clock=lambda: 0.0, sinks=[NullErrorLog()], product="")
+    witness = Witness(runtime)
+    answers = iter([None, b"a loop", b"too late"])
+    monkeypatch.setattr(witness, "_ask", lambda _patience: next(answers))
+    assert witness.ask() == b"a loop"
+    monkeypatch.setattr(witness, "_ask", lambda _patience: None)
+    assert witness.ask() is None
+    runtime.vm.close()

@@ -3,7 +3,7 @@
 Nobody may look at a VM while it runs. But another thread of the process can fork: in the child nothing runs except
 that thread, so the VM stands still there, at the very instruction, and may be looked at and broken. The child resumes a
 coroutine that lies ready for this purpose, through LuaJIT's C API, because lupa's lock is held for ever. If that fails, as it can
-when the VM was in the middle of something, only the child dies.
+when the VM was in the middle of something (compiling, for example), only the child dies, and the next one sees another instant.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ctypes
 import os
 import select
 import signal
+import time
 
 from trio_lua.api.runtime import Runtime
 from trio_lua.lua.vm import LIBRARY
@@ -21,6 +22,7 @@ __all__ = ["Witness"]
 _JIT_ENGINE_OFF = 0
 _GC_STOP = 0
 _LENGTH = 1 << 16
+_ATTEMPTS = 3
 
 
 class Witness:
@@ -46,6 +48,14 @@ class Witness:
         Args:
             patience: Seconds to wait for the answer.
         """
+        end = time.monotonic() + patience
+        for _ in range(_ATTEMPTS):
+            answer = self._ask(max(0.0, end - time.monotonic()))
+            if answer is not None:
+                return answer
+        return None
+
+    def _ask(self, patience: float) -> bytes | None:
         reading, writing = os.pipe()
         try:
             pid = os.fork()
