@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -178,7 +179,7 @@ async def test_versions(serve: Serve, authority: trustme.CA) -> None:
         code = "ngx.say(sock:sslhandshake(false))"
         lines, log = await run(serve, port, code, "lua_ssl_protocols TLSv1.2;")
         assert lines == ["nilhandshake failed"]
-        assert "SSL_do_handshake() failed" in log
+        assert "peer closed connection in SSL handshake" in log
         assert (await run(serve, port, code))[0] == ["true"]
         lines, _ = await run(serve, port, code, "lua_ssl_ciphers nonsense;")
         assert lines == ["nilfailed to create ssl connection"]
@@ -322,3 +323,79 @@ async def test_wrong_arguments(serve: Serve, authority: trustme.CA, code: str, a
     async with tls_server(server_context(authority)) as port:
         lines, _ = await run(serve, port, f"ngx.say({code})")
     assert lines[0].startswith(answer)
+
+
+async def upstream_of(handler: Any, nursery: trio.Nursery) -> int:
+    """The port of a server without TLS."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, handler, listeners)
+    return int(listeners[0].socket.getsockname()[1])
+
+
+async def test_peers_that_leave_or_speak_something_else(serve: Serve) -> None:
+    async def leave(stream: trio.SocketStream) -> None:
+        await stream.receive_some(10000)
+        await stream.aclose()
+
+    async def reset(stream: trio.SocketStream) -> None:
+        await stream.receive_some(1)
+        await stream.aclose()
+
+    async def greet(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"220 ready\r\n")
+        await trio.sleep_forever()
+
+    lines = []
+    async with trio.open_nursery() as nursery:
+        for handler in (leave, reset, greet):
+            port = await upstream_of(handler, nursery)
+            said, log = await run(serve, port, "ngx.say(sock:sslhandshake())")
+            assert said == ["nilhandshake failed"]
+            lines.append(log.splitlines()[0].partition(", client")[0])
+        nursery.cancel_scope.cancel()
+    assert lines == [
+        "peer closed connection in SSL handshake",
+        "peer closed connection in SSL handshake (104: Connection reset by peer)",
+        "SSL_do_handshake() failed (SSL: wrong version number)",
+    ]
+
+
+async def test_tls_after_plain_words(serve: Serve, authority: trustme.CA, trusted: Path) -> None:
+    """As SMTP and its kin begin it; what was received in front of it is no obstacle."""
+    context = server_context(authority)
+
+    async def start(stream: trio.SocketStream) -> None:
+        assert await stream.receive_some(100) == b"STARTTLS\n"
+        await stream.send_all(b"ready\n")
+        tls = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        async for data in tls:
+            await tls.send_all(data)
+
+    async with trio.open_nursery() as nursery:
+        port = await upstream_of(start, nursery)
+        code = """
+            sock:send("STARTTLS\\n")
+            ngx.say(sock:receive())
+            ngx.say(type(sock:sslhandshake(nil, "test.local", true)))
+            sock:send("hello\\n")
+            ngx.say(sock:receive())
+            sock:close()
+        """
+        lines, log = await run(serve, port, code, f"lua_ssl_trusted_certificate {trusted};")
+        nursery.cancel_scope.cancel()
+    assert (lines, log) == (["ready", "cdata", "hello"], "")
+
+
+async def test_dates_of_certificates(serve: Serve, authority: trustme.CA, trusted: Path) -> None:
+    day, now = datetime.timedelta(days=1), datetime.datetime.now(datetime.timezone.utc)
+    said = []
+    for since, until in ((-3, -2), (2, 3)):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        leaf = authority.issue_cert(
+            "test.local", not_before=now + since * day, not_after=now + until * day
+        )
+        leaf.configure_cert(context)
+        async with tls_server(context) as port:
+            code = "ngx.say(sock:sslhandshake(nil, 'test.local', true))"
+            said += (await run(serve, port, code, f"lua_ssl_trusted_certificate {trusted};"))[0]
+    assert said == ["nil10: certificate has expired", "nil9: certificate is not yet valid"]

@@ -41,7 +41,9 @@ class NameServer:
             if isinstance(records, int):
                 answer.set_rcode(records)
             else:
-                answer.answer += [dns.rrset.from_text(*record) for record in records]
+                for record in records:
+                    part = answer.authority if record[3] == "SOA" else answer.answer
+                    part.append(dns.rrset.from_text(*record))
             await sock.sendto(answer.to_wire(), peer)
 
 
@@ -66,6 +68,17 @@ RECORDS: dict[tuple[str, str], Any] = {
         ("alias.test.", 60, "IN", "CNAME", "a.test."),
         ("a.test.", 60, "IN", "A", "127.0.0.3"),
     ],
+    ("far.test", "A"): [("far.test.", 20, "IN", "CNAME", "further.test.")],
+    ("further.test", "A"): [("further.test.", 60, "IN", "CNAME", "a.test.")],
+    ("far.test", "AAAA"): [("far.test.", 20, "IN", "CNAME", "nobody.test.")],
+    ("round.test", "A"): [("round.test.", 60, "IN", "CNAME", "about.test.")],
+    ("about.test", "A"): [("about.test.", 60, "IN", "CNAME", "round.test.")],
+    ("self.test", "A"): [("self.test.", 60, "IN", "CNAME", "self.test.")],
+    ("lost.test", "A"): [("lost.test.", 60, "IN", "CNAME", "none.test.")],
+    ("ended.test", "A"): [
+        ("ended.test.", 60, "IN", "CNAME", "a.test."),
+        ("test.", 60, "IN", "SOA", "ns.test. me.test. 1 2 3 4 5"),
+    ],
     ("none.test", "A"): 3,
     ("none.test", "AAAA"): 3,
     ("broken.test", "A"): 2,
@@ -89,6 +102,27 @@ async def test_addresses_and_how_long_they_are_kept(autojump_clock: Any) -> None
         assert len(server.asked) == 4
 
 
+async def test_aliases_in_several_answers(autojump_clock: Any) -> None:
+    async with name_server(RECORDS) as server:
+        resolver = DnsResolver([("127.0.0.1", server.port)])
+        for _ in range(2):
+            assert sorted(await resolver.resolve("far.test")) == ["127.0.0.1", "127.0.0.2"]
+        names = [name for name, kind in server.asked if kind == "A"]
+        assert names == ["far.test", "further.test", "a.test"]
+        # what is kept the shortest time decides
+        await trio.sleep(21)
+        server.asked.clear()
+        await resolver.resolve("far.test")
+        assert server.asked
+
+
+async def test_an_alias_of_no_address_is_asked_for_once() -> None:
+    async with name_server(RECORDS) as server:
+        with pytest.raises(SocketError):
+            await DnsResolver([("127.0.0.1", server.port)], ipv6=False).resolve("ended.test")
+        assert server.asked == [("ended.test", "A")]
+
+
 async def test_options(autojump_clock: Any) -> None:
     async with name_server(RECORDS) as server:
         resolver = DnsResolver([("127.0.0.1", server.port)], valid=5, ipv6=False)
@@ -106,6 +140,10 @@ async def test_options(autojump_clock: Any) -> None:
         ("broken.test", "2: Server failure"),
         ("refused.test", "5: Operation refused"),
         ("a..b", "3: Host not found"),
+        ("round.test", "3: Host not found"),
+        ("self.test", "3: Host not found"),
+        ("lost.test", "3: Host not found"),
+        ("ended.test", "3: Host not found"),
     ],
 )
 async def test_failures(name: str, reason: str) -> None:

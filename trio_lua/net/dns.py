@@ -33,6 +33,8 @@ _CODES = {
     4: "Unimplemented",
     5: "Operation refused",
 }
+#: How many servers' answers lead from one alias to the next, as in nginx.
+_MOST_ALIASES = 50
 #: The response code of a name that does not exist.
 NOT_FOUND = 3
 
@@ -120,7 +122,7 @@ class DnsResolver:
         found: list[Any] = [None] * len(queries)
 
         async def ask(index: int) -> None:
-            found[index] = _addresses(await self._query(queries[index]))
+            found[index] = await self._follow(queries[index])
 
         async with trio.open_nursery() as nursery:
             for index in range(len(queries)):
@@ -131,6 +133,22 @@ class DnsResolver:
             raise unresolved(name, code)
         lifetime = min(ttl for ttl, texts, _ in found if texts)
         return (lifetime if self._valid is None else self._valid), addresses
+
+    async def _follow(self, query: Any) -> tuple[float, list[str], int]:
+        """Seconds to keep the answer to a query, its addresses, its response code.
+
+        A server that knows only a part of a chain of aliases is asked for the next one.
+        """
+        import dns.message
+
+        longest = math.inf
+        for _ in range(_MOST_ALIASES):
+            lifetime, addresses, code, alias = _read(await self._query(query))
+            longest = min(longest, lifetime)
+            if alias is None:
+                return longest, addresses, code
+            query = dns.message.make_query(alias, query.question[0].rdtype)
+        return 0, [], 0
 
     async def _query(self, query: Any) -> Any:
         """The answer of the first server that gives one."""
@@ -151,19 +169,24 @@ class DnsResolver:
                 return answer
 
 
-def _addresses(answer: Any) -> tuple[float, list[str], int]:
-    """Seconds to keep an answer, its addresses, its response code."""
+def _read(answer: Any) -> tuple[float, list[str], int, Any]:
+    """Seconds to keep an answer, its addresses, its response code, and the alias to ask for instead."""
     import dns.exception
+    import dns.rdatatype
 
     code = int(answer.rcode())
     if code:
-        return 0, [], code
+        return 0, [], code, None
     with contextlib.suppress(dns.exception.DNSException):
         chain = answer.resolve_chaining()
+        lifetime = min(float(chain.minimum_ttl), _LONGEST)
         if chain.answer is not None:
-            lifetime = min(float(chain.minimum_ttl), _LONGEST)
-            return lifetime, [str(item.address) for item in chain.answer], 0
-    return math.inf, [], 0
+            return lifetime, [str(item.address) for item in chain.answer], 0, None
+        # a server that has followed the aliases to where there is no address says so
+        at_the_end = any(part.rdtype == dns.rdatatype.SOA for part in answer.authority)
+        if chain.cnames and not at_the_end:
+            return lifetime, [], 0, chain.canonical_name
+    return math.inf, [], 0, None
 
 
 def unresolved(name: str, code: int) -> SocketError:

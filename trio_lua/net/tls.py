@@ -190,6 +190,9 @@ def handshake_error(error: OSError, server_name: str | None) -> SocketError:
                 f'lua ssl certificate does not match host "{server_name}"',
             )
         return _verify_error(code, error.verify_message.rstrip("."))
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError)):
+        reset = f" ({reason_of(error)})" if isinstance(error, ConnectionError) else ""
+        return SocketError("handshake failed", f"peer closed connection in SSL handshake{reset}")
     return SocketError("handshake failed", f"SSL_do_handshake() failed ({reason_of(error)})")
 
 
