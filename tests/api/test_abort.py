@@ -67,6 +67,22 @@ async def test_threads_that_wake_at_once(serve: Serve, autojump_clock: Any) -> N
             assert (await client.get("/t"))[2] == b"x\n"
 
 
+async def test_threads_that_can_go_on_come_first(serve: Serve, autojump_clock: Any) -> None:
+    code = """
+        ngx.thread.spawn(function() ngx.sleep(0) ngx.say("slept") end)
+        ngx.thread.spawn(require("python.m").wait)
+        ngx.say("went on")
+        """
+
+    async def wait() -> None:
+        await trio.sleep(1)
+
+    async with serve(page(code).expose("m.wait", wait)) as running:
+        client = await running.connect()
+        for _ in range(20):
+            assert (await client.get("/t"))[2] == b"went on\nslept\n"
+
+
 async def test_the_status_that_was_sent_stays(serve: Serve, autojump_clock: Any) -> None:
     async with serve(page("ngx.say('x') ngx.flush(true)" + SLEEP)) as running:
         client = await begin(running)

@@ -222,16 +222,20 @@ class Driver:
             result: What its start returned; it has suspended.
         """
         if result[2].__class__ is bool:
-            self._runs[result[1]] = _Run(owner)
+            run = self._runs[result[1]] = _Run(owner)
+            # threads that can go on do so before others wake
+            self._take(run, result)
 
     async def _run(self, owner: Owner, result: Any) -> Any:
         """Run a handler whose threads wait in Lua, or that needs a nursery; to its end or until it needs neither."""
         number = result[1]
         run = self._runs.get(number)
+        expected = run is not None
         if run is None:
             run = self._runs[number] = _Run(owner)
         try:
-            self._take(run, result)
+            if not expected:
+                self._take(run, result)
             if owner.inline:
                 await detach(owner)
             while run.result is None and not run.branches:
