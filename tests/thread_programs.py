@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
@@ -235,6 +235,14 @@ PRELUDE = """
 def operation_times(number: int, seconds: int) -> tuple[int, int]:
     """How long an operation's connection takes, and then its answer or timeout; in microseconds."""
     return 2**number, seconds * SECOND + 1000 * 2**number
+
+
+def exchanged(steps: Sequence[Step], kinds: Mapping[str, str]) -> list[Step]:
+    """A function of light threads with some kinds of steps exchanged."""
+    return [
+        (kinds.get(kind, kind), exchanged(argument, kinds) if kind == "spawn" else argument)
+        for kind, argument in steps
+    ]
 
 
 # ------------------------------------------------------------------------------------------- the model
@@ -641,17 +649,3 @@ class Model:
             if child.state == "zombie":
                 child.state = "dead"
         return "1 nil"
-
-
-def without_waits_outside(steps: Sequence[Step], names: dict[str, str]) -> tuple[Step, ...]:
-    """A function with some kinds of steps exchanged."""
-    return tuple(
-        (
-            names.get(kind, kind),
-            without_waits_outside(argument, names) if kind == "spawn" else argument,
-        )
-        for kind, argument in steps
-    )
-
-
-__all__ = ["PRELUDE", "Ambiguous", "Model", "Program", "functions", "lua_code", "programs", "replace"]

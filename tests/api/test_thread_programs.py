@@ -1,7 +1,8 @@
 """Random programs of light threads, timers, sockets and deadlines as requests of a whole worker, against the model.
 
 What they do, when, and what the client receives has to be what the model says; afterwards nothing of them may be left.
-``TRIO_LUA_PROGRAMS=100000 pytest tests/api/test_thread_programs.py`` runs that many.
+
+``TRIO_LUA_PROGRAMS=100000 pytest tests/api/test_thread_programs.py`` runs that many, others each time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving import Client, MemoryLog, Running, nginx
+from serving import MemoryLog, Running, nginx
+from thoroughness import examples
 from thread_programs import (
     LEAVING,
     MAX_OPERATIONS,
@@ -34,7 +36,8 @@ from trio_lua.testing import server as kit
 
 #: Programs of one server, one after the other.
 BATCH = 25
-ROUNDS = max(1, int(os.environ.get("TRIO_LUA_PROGRAMS", "300")) // (2 * BATCH))
+#: How many there are of them, for each of the two drivers.
+ROUNDS = int(os.environ.get("TRIO_LUA_PROGRAMS", "0")) // (2 * BATCH) or examples(24)
 
 #: For whatever a peer or the worker still does when a program is over.
 REST = 10
