@@ -98,6 +98,15 @@ def nginx(server: str, http: str = "", prefix: str = "") -> Config:
     )
 
 
+def nginx_rows(servers: Iterable[str], http: str = "", prefix: str = "") -> Config:
+    """The same with a server for each row of a table: the first is that of the host ``row0`` (see :func:`row`)."""
+    blocks = "".join(
+        f"server {{ listen 127.0.0.1:80; server_name row{number};\n{server}\n}}\n"
+        for number, server in enumerate(servers)
+    )
+    return loads(f"events {{}} http {{ access_log off; {http} {blocks} }}", prefix=prefix)
+
+
 class Client:
     """The other end of a connection."""
 
@@ -153,9 +162,11 @@ class Client:
             body = await self.rest()
         return status, headers, body
 
-    async def get(self, path: str, *lines: str) -> tuple[int, dict[str, str], bytes]:
+    async def get(
+        self, path: str, *lines: str, host: str = "localhost"
+    ) -> tuple[int, dict[str, str], bytes]:
         head = "".join(f"{line}\r\n" for line in lines)
-        await self.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n".encode())
+        await self.send(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{head}\r\n".encode())
         return await self.response()
 
     async def rest(self) -> bytes:

@@ -6,29 +6,32 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from serving import nginx, serve
+from serving import nginx, row, serve
 
 __all__ = ["serve"]
 
 Serve = Callable[..., Any]
 
 
-@pytest.mark.parametrize("phase", ["rewrite", "access", "content"])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_exit_with_the_status_that_was_sent(serve: Serve, phase: str, version: str) -> None:
-    conf = nginx(f"""
-        location / {{ {phase}_by_lua_block {{
+async def test_exit_with_the_status_that_was_sent(serve: Serve, version: str) -> None:
+    phases = ("rewrite", "access", "content")
+    locations = (
+        f"""location /{phase} {{ {phase}_by_lua_block {{
             ngx.status = 403
             ngx.say("Hello")
             ngx.exit(403)
-        }} }}
-    """)
-    async with serve(conf) as running:
-        client = await running.connect()
-        await client.send(f"GET / HTTP/{version}\r\nHost: a\r\n\r\n".encode())
-        status, _, body = await client.response()
-        assert (status, body) == (403, b"Hello\n")
-        assert running.log.text(4) == ""
+        }} }}"""
+        for phase in phases
+    )
+    async with serve(nginx("".join(locations))) as running:
+        for phase in phases:
+            with row(phase):
+                client = await running.connect()
+                await client.send(f"GET /{phase} HTTP/{version}\r\nHost: a\r\n\r\n".encode())
+                status, _, body = await client.response()
+                assert (status, body) == (403, b"Hello\n")
+                assert running.log.text(4) == ""
 
 
 async def test_another_status_after_output_is_logged(serve: Serve) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from serving import nginx, serve
+from serving import nginx, row, serve
 
 __all__ = ["serve"]
 
@@ -28,9 +28,9 @@ async def ask(serve: Serve, conf: Any, path: str = "/") -> tuple[int, bytes, str
 
 WAITS = {
     "sleep": "ngx.sleep(100)",
-    "endless": "while true do ngx.sleep(1) end",
-    "swallowing": "while true do pcall(function() ngx.sleep(1) end) end",
-    "coroutine": "coroutine.wrap(function() while true do ngx.sleep(1) end end)()",
+    "endless": "while true do ngx.sleep(0.3) end",
+    "swallowing": "while true do pcall(function() ngx.sleep(0.3) end) end",
+    "coroutine": "coroutine.wrap(function() while true do ngx.sleep(0.3) end end)()",
     "thread": "ngx.thread.spawn(function() ngx.sleep(100) end)",
     "threads": "local f = function() ngx.sleep(100) end ngx.thread.wait(ngx.thread.spawn(f)) f()",
     "semaphore": "require('ngx.semaphore').new():wait(100)",
@@ -42,8 +42,7 @@ WAITS = {
 SUB = "location /sleep100 { content_by_lua_block { ngx.sleep(100) } }"
 
 
-@pytest.mark.parametrize("name", WAITS)
-async def test_what_waits_is_cancelled(serve: Serve, autojump_clock: Clock, name: str) -> None:
+async def test_what_waits_is_cancelled(serve: Serve, autojump_clock: Clock) -> None:
     ended: list[float] = []
 
     async def wait() -> None:
@@ -52,20 +51,27 @@ async def test_what_waits_is_cancelled(serve: Serve, autojump_clock: Clock, name
         finally:
             ended.append(trio.current_time())
 
-    length = "Content-Length: 5" if name == "body" else "X: y"
-    for code in (f"{WAITS[name]}", f"ngx.req.set_deadline(5) {WAITS[name]}"):
-        own = "" if "deadline" in code else "lua_request_timeout 5s;"
-        conf = nginx(f"location / {{ {own} content_by_lua_block {{ {code} }} }} {SUB}")
-        async with serve(conf.expose("m.wait", wait)) as running:
-            client = await running.connect()
-            begin = trio.current_time()
-            status, _, body = await client.get("/", length)
-            assert status == 504
-            assert b"504 Gateway Time-out" in body
-            assert trio.current_time() - begin == pytest.approx(5, abs=0.1)
-            assert running.log.text(4).count(LINE) == 1
-    if name == "python":
-        assert len(ended) == 2
+    locations = "".join(
+        f"""
+        location /{name}/timeout {{ lua_request_timeout 1s; content_by_lua_block {{ {code} }} }}
+        location /{name}/call {{ content_by_lua_block {{ ngx.req.set_deadline(1) {code} }} }}
+        """
+        for name, code in WAITS.items()
+    )
+    async with serve(nginx(locations + SUB).expose("m.wait", wait)) as running:
+        for path in (f"/{name}/{way}" for name in WAITS for way in ("timeout", "call")):
+            with row(path):
+                running.log.clear()
+                client = await running.connect()
+                begin = trio.current_time()
+                status, _, body = await client.get(
+                    path, "Content-Length: 5" if "body" in path else "X: y"
+                )
+                assert status == 504
+                assert b"504 Gateway Time-out" in body
+                assert trio.current_time() - begin == pytest.approx(1, abs=0.1)
+                assert running.log.text(4).count(LINE) == 1
+    assert len(ended) == 2
 
 
 async def test_a_begun_response_is_cut_off(serve: Serve, autojump_clock: Clock) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio.testing
-from serving import nginx
+from serving import nginx, nginx_rows, row
 from serving import serve as serve_both
 from serving import serve_parked as serve
 
@@ -43,84 +43,99 @@ async def fetch(serve: Serve, server: str, path: str = "/t", **options: Any) -> 
         return body  # type: ignore[no-any-return]
 
 
+async def compare(
+    serve: Serve, servers: Iterable[str], rows: Sequence[tuple[str, bytes]], path: str = "/t"
+) -> None:
+    """Ask the server of each row for its result."""
+    async with serve(nginx_rows(servers)) as running:
+        client = await running.connect()
+        for number, (name, result) in enumerate(rows):
+            with row(name):
+                status, _, body = await client.get(path, host=f"row{number}")
+                assert status == 200, running.log.text()
+                assert body == result
+
+
 def files_below(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize(
-    ("handler", "result"),
-    [
-        ("content_by_lua_block { ngx.say('hi') }", b"200|hi\n|false|Content-Type:text/plain"),
-        ("content_by_lua_block { }", b"200||false|Content-Type:text/plain"),
-        ("content_by_lua_block { ngx.exit(201) }", b"201||false|Content-Type:text/plain"),
-        ("content_by_lua_block { ngx.exit(204) }", b"204||true|Content-Type:text/plain"),
-        ("content_by_lua_block { ngx.exit(404) }", b"404||true|Content-Type:text/plain"),
-        ("content_by_lua_block { ngx.exit(-1) }", b"500||true|Content-Type:text/plain"),
-        ("content_by_lua_block { error('x') }", b"500||true|Content-Type:text/plain"),
-        (
-            "content_by_lua_block { ngx.print('a') error('x') }",
-            b"200|a|true|Content-Type:text/plain",
-        ),
-        (
-            "content_by_lua_block { ngx.print('a') ngx.exit(500) }",
-            b"200|a|false|Content-Type:text/plain",
-        ),
-        (
-            "content_by_lua_block { ngx.status = 404 ngx.print('a') ngx.exit(404) }",
-            b"404|a|false|Content-Type:text/plain",
-        ),
-        (
-            "content_by_lua_block { ngx.print('a') ngx.eof() ngx.print('b') }",
-            b"200|a|false|Content-Type:text/plain",
-        ),
-        (
-            "content_by_lua_block { ngx.redirect('/elsewhere') }",
-            b"302||true|Content-Type:text/plain Location:/elsewhere",
-        ),
-        (
-            "content_by_lua_block { ngx.exec('/s/text') }",
-            b"200|text|false|Content-Length:4 Content-Type:text/plain",
-        ),
-        (
-            "content_by_lua_block { ngx.header.X_a = {'1', '2'} ngx.header['x-B'] = 3 }",
-            b"200||false|Content-Type:text/plain X-a:1+2 x-B:3",
-        ),
-        ("return 404;", b"404||true|Content-Type:text/plain"),
-        ("return 404 text;", b"404|text|false|Content-Length:4 Content-Type:text/plain"),
-        ("return 301 /other;", b"301||true|Content-Type:text/plain Location:/other"),
-        ("internal; return 200 x;", b"200|x|false|Content-Length:1 Content-Type:text/plain"),
-        (
-            "rewrite_by_lua_block { ngx.exit(403) }",
-            b"403||true|Content-Type:text/plain",
-        ),
-        (
-            "deny all; access_by_lua_block { ngx.exit(403) } content_by_lua_block { ngx.print('ok') }",
-            b"200|ok|false|Content-Type:text/plain",
-        ),
-        (
-            """header_filter_by_lua_block { ngx.header.Seen = ngx.status ngx.status = 203 }
-               body_filter_by_lua_block { ngx.arg[1] = ngx.arg[1]:upper() }
-               content_by_lua_block { ngx.print('hi') }""",
-            b"203|HI|false|Content-Type:text/plain Seen:200",
-        ),
-        (
-            "header_filter_by_lua_block { ngx.header.Seen = ngx.status } return 404;",
-            b"404||true|Content-Type:text/plain Seen:404",
-        ),
-        (
-            "body_filter_by_lua_block { ngx.arg[2] = false } return 200 x;",
-            b"200|x|true|Content-Length:1 Content-Type:text/plain",
-        ),
-        ("add_header X 1; return 200 x;", b"200|x|false|Content-Length:1 Content-Type:text/plain"),
-    ],
-)
-async def test_results(serve: Serve, handler: str, result: bytes) -> None:
-    server = f"""{REPORT}
+RESULTS = [
+    ("content_by_lua_block { ngx.say('hi') }", b"200|hi\n|false|Content-Type:text/plain"),
+    ("content_by_lua_block { }", b"200||false|Content-Type:text/plain"),
+    ("content_by_lua_block { ngx.exit(201) }", b"201||false|Content-Type:text/plain"),
+    ("content_by_lua_block { ngx.exit(204) }", b"204||true|Content-Type:text/plain"),
+    ("content_by_lua_block { ngx.exit(404) }", b"404||true|Content-Type:text/plain"),
+    ("content_by_lua_block { ngx.exit(-1) }", b"500||true|Content-Type:text/plain"),
+    ("content_by_lua_block { error('x') }", b"500||true|Content-Type:text/plain"),
+    (
+        "content_by_lua_block { ngx.print('a') error('x') }",
+        b"200|a|true|Content-Type:text/plain",
+    ),
+    (
+        "content_by_lua_block { ngx.print('a') ngx.exit(500) }",
+        b"200|a|false|Content-Type:text/plain",
+    ),
+    (
+        "content_by_lua_block { ngx.status = 404 ngx.print('a') ngx.exit(404) }",
+        b"404|a|false|Content-Type:text/plain",
+    ),
+    (
+        "content_by_lua_block { ngx.print('a') ngx.eof() ngx.print('b') }",
+        b"200|a|false|Content-Type:text/plain",
+    ),
+    (
+        "content_by_lua_block { ngx.redirect('/elsewhere') }",
+        b"302||true|Content-Type:text/plain Location:/elsewhere",
+    ),
+    (
+        "content_by_lua_block { ngx.exec('/s/text') }",
+        b"200|text|false|Content-Length:4 Content-Type:text/plain",
+    ),
+    (
+        "content_by_lua_block { ngx.header.X_a = {'1', '2'} ngx.header['x-B'] = 3 }",
+        b"200||false|Content-Type:text/plain X-a:1+2 x-B:3",
+    ),
+    ("return 404;", b"404||true|Content-Type:text/plain"),
+    ("return 404 text;", b"404|text|false|Content-Length:4 Content-Type:text/plain"),
+    ("return 301 /other;", b"301||true|Content-Type:text/plain Location:/other"),
+    ("internal; return 200 x;", b"200|x|false|Content-Length:1 Content-Type:text/plain"),
+    (
+        "rewrite_by_lua_block { ngx.exit(403) }",
+        b"403||true|Content-Type:text/plain",
+    ),
+    (
+        "deny all; access_by_lua_block { ngx.exit(403) } content_by_lua_block { ngx.print('ok') }",
+        b"200|ok|false|Content-Type:text/plain",
+    ),
+    (
+        """header_filter_by_lua_block { ngx.header.Seen = ngx.status ngx.status = 203 }
+           body_filter_by_lua_block { ngx.arg[1] = ngx.arg[1]:upper() }
+           content_by_lua_block { ngx.print('hi') }""",
+        b"203|HI|false|Content-Type:text/plain Seen:200",
+    ),
+    (
+        "header_filter_by_lua_block { ngx.header.Seen = ngx.status } return 404;",
+        b"404||true|Content-Type:text/plain Seen:404",
+    ),
+    (
+        "body_filter_by_lua_block { ngx.arg[2] = false } return 200 x;",
+        b"200|x|true|Content-Length:1 Content-Type:text/plain",
+    ),
+    ("add_header X 1; return 200 x;", b"200|x|false|Content-Length:1 Content-Type:text/plain"),
+]
+
+
+async def test_results(serve: Serve) -> None:
+    servers = (
+        f"""{REPORT}
         error_page 404 /s/text;
         location = /s/it {{ {handler} }}
         location = /s/text {{ return 200 text; }}
-    """
-    assert await fetch(serve, server, "/t?s=it") == result
+        """
+        for handler, _ in RESULTS
+    )
+    await compare(serve, servers, RESULTS, "/t?s=it")
 
 
 async def test_nothing_at_the_path(serve: Serve, tmp_path: Path) -> None:
@@ -246,20 +261,20 @@ async def test_ctx_option(serve: Serve) -> None:
     assert await fetch(serve, server) == b"2"
 
 
-@pytest.mark.parametrize(
-    ("options", "result"),
-    [
-        ("", b"|a;A"),
-        ("vars = { v = 'o' }", b"o|a;A"),
-        ("copy_all_vars = true", b"a|a;A"),
-        ("copy_all_vars = true, vars = { v = 'o' }", b"o|a;A"),
-        ("share_all_vars = true", b"a|b;A"),
-        ("share_all_vars = true, vars = { V = 'o' }", b"o|b;A"),
-        ("vars = { args = 'A2' }", b"|a;A2"),
-    ],
-)
-async def test_variables(serve: Serve, options: str, result: bytes) -> None:
-    server = f"""
+VARIABLES = [
+    ("", b"|a;A"),
+    ("vars = { v = 'o' }", b"o|a;A"),
+    ("copy_all_vars = true", b"a|a;A"),
+    ("copy_all_vars = true, vars = { v = 'o' }", b"o|a;A"),
+    ("share_all_vars = true", b"a|b;A"),
+    ("share_all_vars = true, vars = { V = 'o' }", b"o|b;A"),
+    ("vars = { args = 'A2' }", b"|a;A2"),
+]
+
+
+async def test_variables(serve: Serve) -> None:
+    servers = (
+        f"""
         location /t {{
             set $v a;
             content_by_lua_block {{
@@ -273,26 +288,28 @@ async def test_variables(serve: Serve, options: str, result: bytes) -> None:
             ngx.var.v = "b"
             ngx.print(before, ";", ngx.var.args)
         }} }}
-    """
-    assert await fetch(serve, server) == result
+        """
+        for options, _ in VARIABLES
+    )
+    await compare(serve, servers, VARIABLES)
 
 
-@pytest.mark.parametrize(
-    ("options", "result"),
-    [
-        ("", b"GET - nil"),
-        ("method = ngx.HTTP_POST", b"POST body 4"),
-        ("method = ngx.HTTP_PUT", b"PUT body 4"),
-        ("method = ngx.HTTP_OPTIONS", b"OPTIONS - nil"),
-        ("always_forward_body = true", b"GET body 4"),
-        ("body = 'other'", b"GET other 5"),
-        ("body = 12, method = ngx.HTTP_POST", b"POST 12 2"),
-        ("body = '', method = ngx.HTTP_POST", b"POST - 0"),
-    ],
-)
+BODIES = [
+    ("", b"GET - nil"),
+    ("method = ngx.HTTP_POST", b"POST body 4"),
+    ("method = ngx.HTTP_PUT", b"PUT body 4"),
+    ("method = ngx.HTTP_OPTIONS", b"OPTIONS - nil"),
+    ("always_forward_body = true", b"GET body 4"),
+    ("body = 'other'", b"GET other 5"),
+    ("body = 12, method = ngx.HTTP_POST", b"POST 12 2"),
+    ("body = '', method = ngx.HTTP_POST", b"POST - 0"),
+]
+
+
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_bodies(serve: Serve, options: str, result: bytes, chunked: bool) -> None:
-    server = f"""
+async def test_bodies(serve: Serve, chunked: bool) -> None:
+    servers = (
+        f"""
         location /t {{ content_by_lua_block {{
             ngx.req.read_body()
             ngx.print(ngx.location.capture("/sub", {{ {options} }}).body)
@@ -302,15 +319,18 @@ async def test_bodies(serve: Serve, options: str, result: bytes, chunked: bool) 
             ngx.print(ngx.req.get_method(), " ", ngx.req.get_body_data() or "-", " ",
                 tostring(ngx.req.get_headers()["Content-Length"]))
         }} }}
-    """
-    async with serve(nginx(server)) as running:
+        """
+        for options, _ in BODIES
+    )
+    body = "Content-Length: 4\r\n\r\nbody"
+    if chunked:
+        body = "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
+    async with serve(nginx_rows(servers)) as running:
         client = await running.connect()
-        head = b"POST /t HTTP/1.1\r\nHost: a\r\n"
-        if chunked:
-            await client.send(head + b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n")
-        else:
-            await client.send(head + b"Content-Length: 4\r\n\r\nbody")
-        assert (await client.response())[2] == result
+        for number, (options, result) in enumerate(BODIES):
+            with row(options):
+                await client.send(f"POST /t HTTP/1.1\r\nHost: row{number}\r\n{body}".encode())
+                assert (await client.response())[2] == result
 
 
 async def test_a_body_in_a_file_is_inherited(serve: Serve, tmp_path: Path) -> None:
@@ -372,42 +392,49 @@ async def test_depth(serve: Serve) -> None:
         assert 'lua subrequests cycle while processing "/t", client: ' in running.log.text(4)
 
 
-@pytest.mark.parametrize(
-    ("call", "error"),
-    [
-        ("capture()", "expecting one or two arguments"),
-        ("capture('/../etc')", "unsafe uri in argument #1: /../etc"),
-        ("capture('/a', { method = 'GET' })", "Bad http request method"),
-        ("capture('/a', { method = 3 })", "failed to adjust the subrequest: -1"),
-        ("capture('/a', { body = {} })", "Bad http request body"),
-        ("capture('/a', { args = true })", "Bad args option value"),
-        ("capture('/a', { vars = 'a' })", "Bad vars option value"),
-        (
-            "capture('/a', { vars = { a = true } })",
-            "attempt to use bad variable value type boolean",
-        ),
-        ("capture('/a', { vars = { none = 1 } })", "failed to adjust the subrequest: -1"),
-        ("capture('/a', { vars = { http_host = 1 } })", "failed to adjust the subrequest: 500"),
-        ("capture('/a', { ctx = 1 })", "Bad ctx option value type number, expected a Lua table"),
-        ("capture('/a', { copy_all_vars = 1 })", "Bad copy_all_vars option value"),
-        (
-            "capture('/a', 1)",
-            "expecting table as the 2nd argument for subrequest 0, but got number",
-        ),
-        ("capture_multi()", "only one argument is expected, but got 0"),
-        ("capture_multi({})", "at least one subrequest should be specified"),
-        ("capture_multi({ {'/a'}, 1 })", "the query argument 1 is not a table, but a number"),
-        ("capture_multi({ {} })", "query argument 0 expecting one or two arguments"),
-    ],
-)
-async def test_mistakes(serve: Serve, call: str, error: str) -> None:
-    server = f"""
+MISTAKES = [
+    ("capture()", "expecting one or two arguments"),
+    ("capture('/../etc')", "unsafe uri in argument #1: /../etc"),
+    ("capture('/a', { method = 'GET' })", "Bad http request method"),
+    ("capture('/a', { method = 3 })", "failed to adjust the subrequest: -1"),
+    ("capture('/a', { body = {} })", "Bad http request body"),
+    ("capture('/a', { args = true })", "Bad args option value"),
+    ("capture('/a', { vars = 'a' })", "Bad vars option value"),
+    (
+        "capture('/a', { vars = { a = true } })",
+        "attempt to use bad variable value type boolean",
+    ),
+    ("capture('/a', { vars = { none = 1 } })", "failed to adjust the subrequest: -1"),
+    ("capture('/a', { vars = { http_host = 1 } })", "failed to adjust the subrequest: 500"),
+    ("capture('/a', { ctx = 1 })", "Bad ctx option value type number, expected a Lua table"),
+    ("capture('/a', { copy_all_vars = 1 })", "Bad copy_all_vars option value"),
+    (
+        "capture('/a', 1)",
+        "expecting table as the 2nd argument for subrequest 0, but got number",
+    ),
+    ("capture_multi()", "only one argument is expected, but got 0"),
+    ("capture_multi({})", "at least one subrequest should be specified"),
+    ("capture_multi({ {'/a'}, 1 })", "the query argument 1 is not a table, but a number"),
+    ("capture_multi({ {} })", "query argument 0 expecting one or two arguments"),
+]
+
+
+async def test_mistakes(serve: Serve) -> None:
+    servers = (
+        f"""
         location /t {{ content_by_lua_block {{
             local ok, err = pcall(function() return ngx.location.{call} end)
             ngx.print(err)
         }} }}
-    """
-    assert (await fetch(serve, server)).decode().endswith(error)
+        """
+        for call, _ in MISTAKES
+    )
+    async with serve(nginx_rows(servers)) as running:
+        client = await running.connect()
+        for number, (call, error) in enumerate(MISTAKES):
+            with row(call):
+                _, _, body = await client.get("/t", host=f"row{number}")
+                assert body.decode().endswith(error)
 
 
 async def test_error_log_names_the_subrequest(serve: Serve) -> None:

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.lowlevel
 import trio.testing
-from serving import MemoryLog, config, location, nginx
+from serving import MemoryLog, config, location, nginx, row
 
 from trio_lua.config.model import Settings
 from trio_lua.server.worker import Worker
@@ -146,41 +146,40 @@ async def test_unread_body_is_discarded(serve: Serve) -> None:
         assert (await client.response())[2] == b"hello\n"
 
 
-@pytest.mark.parametrize(
-    ("request_bytes", "status"),
-    [
-        (b"GET /hello\x00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET /hello HTTP/1.1\r\n\r\n", 400),
-        (b"GET /hello HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
-        (b"GET /hello HTTP/2.0\r\nHost: a\r\n\r\n", 505),
-        (b"POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400),
-        (b"POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 5,5\r\n\r\n", 400),
-        (
-            b"POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n",
-            400,
-        ),
-        (b"POST /hello HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        (b"POST /hello HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
-        (b"GET /hello HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", 400),
-        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 400),
-        (b"GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET /../x HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"\x16\x03\x01\x02\x00\x01\x00", 400),
-    ],
-)
-async def test_what_is_wrong_is_refused_and_closed(
-    serve: Serve, request_bytes: bytes, status: int
-) -> None:
+WRONG = [
+    (b"GET /hello\x00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (b"GET /hello HTTP/1.1\r\n\r\n", 400),
+    (b"GET /hello HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+    (b"GET /hello HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+    (b"POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400),
+    (b"POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 5,5\r\n\r\n", 400),
+    (
+        b"POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n",
+        400,
+    ),
+    (b"POST /hello HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    (b"POST /hello HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    (b"GET /hello HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", 400),
+    (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 400),
+    (b"GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (b"GET /../x HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (b"\x16\x03\x01\x02\x00\x01\x00", 400),
+]
+
+
+async def test_what_is_wrong_is_refused_and_closed(serve: Serve) -> None:
     async with serve(config([HELLO])) as running:
-        client = await running.connect()
-        await client.send(request_bytes)
-        found, headers, body = await client.response()
-        assert found == status
-        assert headers["connection"] == "close"
-        assert b"Traceback" not in body
-        assert await client.rest() == b""
+        for request, status in WRONG:
+            with row(request):
+                client = await running.connect()
+                await client.send(request)
+                found, headers, body = await client.response()
+                assert found == status
+                assert headers["connection"] == "close"
+                assert b"Traceback" not in body
+                assert await client.rest() == b""
 
 
 async def test_client_leaves_in_the_middle(serve: Serve) -> None:
