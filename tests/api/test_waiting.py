@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from serving import Running, nginx, serve
+from serving import Running, nginx, row, serve
 from upstream import echo, silent, upstream
 
 __all__ = ["serve"]
@@ -61,38 +61,40 @@ def pages(text: str, port: int, folder: Path | None = None) -> Any:
     return nginx(text, OFF)
 
 
-async def settled(running: Running) -> None:
+async def settled(running: Running, seconds: float = 10) -> None:
     """Let all requests come to their end, on virtual time."""
-    await trio.sleep(10)
+    await trio.sleep(seconds)
     assert running.worker.runtime.vm.export("live")() == (0, 0)
 
 
-@pytest.mark.parametrize("content", CONTENTS)
 @pytest.mark.parametrize("phase", HANDLERS)
-async def test_sockets(
-    serve: Serve, tmp_path: Path, autojump_clock: object, phase: str, content: str
-) -> None:
+async def test_sockets(serve: Serve, tmp_path: Path, autojump_clock: object, phase: str) -> None:
     (tmp_path / "page").write_text("plain")
     handler, place = HANDLERS[phase]
     before = "" if phase == "set" else "set $x plain;"
-    async with upstream(echo) as peer:
-        text = f"location /t {{ {before} {handler} {CONTENTS[content]} }}"
-        async with serve(pages(text, peer.port, tmp_path)) as running:
-            client = await running.connect()
-            for _ in range(2):
-                status, headers, body = await client.get("/t")
-                assert status == 200
-                await settled(running)
-                expected = {"set": "set", "body_filter": "PLAIN"}.get(phase, "plain")
-                assert body.decode() == (
-                    expected if content != "file" else expected.replace("set", "plain")
-                )
-                if place == "x":
-                    assert headers["x"] == phase
-            if place == "log":
-                assert running.log.text(5).count("got log") == 2
-            assert running.log.text(4) == ""
-            assert peer.accepted == 1
+    text = "".join(
+        f"location /{number} {{ {before} {handler} {content} }}"
+        for number, content in enumerate(CONTENTS.values())
+    )
+    async with upstream(echo) as peer, serve(pages(text, peer.port, tmp_path)) as running:
+        client = await running.connect()
+        for number, content in enumerate(CONTENTS):
+            with row(content):
+                running.log.clear()
+                for _ in range(2):
+                    status, headers, body = await client.get(f"/{number}")
+                    assert status == 200
+                    await settled(running, 1)
+                    expected = {"set": "set", "body_filter": "PLAIN"}.get(phase, "plain")
+                    assert body.decode() == (
+                        expected if content != "file" else expected.replace("set", "plain")
+                    )
+                    if place == "x":
+                        assert headers["x"] == phase
+                if place == "log":
+                    assert running.log.text(5).count("got log") == 2
+                assert running.log.text(4) == ""
+                assert peer.accepted == 1
 
 
 async def test_error_pages_and_redirects(serve: Serve, autojump_clock: object) -> None:

@@ -24,15 +24,17 @@ class Site:
         self.client = client
         self.log = running.log
 
-    async def get(self, target: str, *lines: str) -> tuple[int, dict[str, str], str]:
+    async def get(
+        self, target: str, *lines: str, host: str = "localhost"
+    ) -> tuple[int, dict[str, str], str]:
         """Status, headers in lower case, body; on a connection of its own."""
         client = await self.running.connect()
-        status, headers, body = await client.get(target, *lines)
+        status, headers, body = await client.get(target, *lines, host=host)
         return status, headers, body.decode("utf-8", "surrogateescape")
 
-    async def text(self, target: str, *lines: str) -> str:
+    async def text(self, target: str, *lines: str, host: str = "localhost") -> str:
         """The body of a response with status 200."""
-        status, _headers, body = await self.get(target, *lines)
+        status, _headers, body = await self.get(target, *lines, host=host)
         assert status == 200, (status, body, self.log.text())
         return body
 
@@ -47,13 +49,20 @@ class Site:
 
 @pytest.fixture
 def site(serve: Callable[..., Any]) -> Callable[..., Any]:
-    """``async with site(locations, http=...) as site``: a server with these directives."""
+    """``async with site(locations, http=...) as site``: a server with these directives.
+
+    Several texts are as many servers, the first that of the host ``row0``: for tables (see :func:`serving.row`).
+    """
 
     @contextlib.asynccontextmanager
     async def open_site(
-        server: str, *, http: str = "", modules: Any = BUNDLED, prefix: str = ""
+        *servers: str, http: str = "", modules: Any = BUNDLED, prefix: str = ""
     ) -> AsyncIterator[Site]:
-        text = f"events {{}} http {{ access_log off; {http} server {{ {server} }} }}"
+        blocks = "".join(
+            f"server {{ server_name row{number}; {server} }}\n"
+            for number, server in enumerate(servers)
+        )
+        text = f"events {{}} http {{ access_log off; {http} {blocks} }}"
         async with serve(loads(text, modules=modules, prefix=prefix)) as running:
             yield Site(running, await running.connect())
 

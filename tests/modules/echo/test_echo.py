@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from serving import row
 
 from trio_lua.config.nginx import loads
 from trio_lua.errors import ConfigError
@@ -16,73 +17,76 @@ from trio_lua.modules import BUNDLED
 Site = Callable[..., Any]
 
 
-@pytest.mark.parametrize(
-    ("program", "body"),
-    [
-        ("echo;", "\n"),
-        ("echo hello world;", "hello world\n"),
-        ("echo a; echo b;", "a\nb\n"),
-        ("echo -n a b; echo c;", "a bc\n"),
-        ("echo -- -n is an option;", "-n is an option\n"),
-        ("echo -n -- h;", "h"),
-        ("echo -x unknown;", "unknown\n"),
-        ("echo - -n;", "- -n\n"),
-        ("echo a --;", "a --\n"),
-        ('echo "" e;', " e\n"),
-        ('echo a "" b;', "a  b\n"),
-        ('echo -n "";', ""),
-        ("set $option -n; echo $option f;", "-n f\n"),
-        ("echo $uri?$args;", "/t?x=1\n"),
-        ("echo_duplicate 3 ab;", "ababab"),
-        ("echo_duplicate 1_0 c;", "cccccccccc"),
-        ('echo_duplicate 0 c; echo_duplicate 2 "";', ""),
-        ("echo_foreach_split , 'a,b,,c,'; echo item $echo_it; echo_end; echo [$echo_it];",
-         "item a\nitem b\nitem c\n[]\n"),
-        ("echo_foreach_split -- -a- cat-a-dog; echo $echo_it; echo_end;", "cat\ndog\n"),
-        ("echo_foreach_split , $arg_none; echo never; echo_end; echo done;", "done\n"),
-        ("echo_foreach_split , a,b; echo no end $echo_it;", "no end a\n"),
-        ("echo_flush; echo x; echo_flush;", "x\n"),
-        ("echo $echo_incr $echo_incr;", "1 2\n"),
-        ("echo [$echo_response_status]; echo [$echo_response_status];", "[]\n[200]\n"),
-        ("echo $echo_request_method $echo_client_request_method $echo_request_uri;",
-         "GET GET /t\n"),
-        ("echo $echo_cacheable_request_uri;", "/t\n"),
-        ("content_by_lua_block { ngx.say(1) } echo last;", "last\n"),
-        ("echo first; content_by_lua_block { ngx.say('lua') }", "lua\n"),
-        ("set $a miss; if ($arg_x) { set $a hit; echo $a in; } echo $a out;", "hit in\n"),
-        ("set $a miss; if ($arg_y) { set $a hit; echo $a in; } echo $a out;", "miss out\n"),
-        ("echo out; if ($arg_x) { echo_after_body after; }", "out\nafter\n"),
-        ("echo_before_body a; echo_before_body -n b; echo_after_body $uri; echo c;", "a\nbc\n/t\n"),
-        ("echo_before_body a; echo_after_body b; return 200 c;", "a\ncb\n"),
-        ("echo_before_body a; content_by_lua_block { ngx.say(1) ngx.flush() ngx.say(2) }",
-         "a\n1\n2\n"),
-        ("echo_after_body z; body_filter_by_lua_block { ngx.arg[1] = ngx.arg[1]:upper() } echo a;",
-         "A\nz\n"),
-    ],
-)  # fmt: skip
-async def test_programs(site: Site, program: str, body: str) -> None:
-    async with site(f"location /t {{ {program} }}") as running:
-        assert await running.text("/t?x=1") == body
+PROGRAMS = [
+    ("echo;", "\n"),
+    ("echo hello world;", "hello world\n"),
+    ("echo a; echo b;", "a\nb\n"),
+    ("echo -n a b; echo c;", "a bc\n"),
+    ("echo -- -n is an option;", "-n is an option\n"),
+    ("echo -n -- h;", "h"),
+    ("echo -x unknown;", "unknown\n"),
+    ("echo - -n;", "- -n\n"),
+    ("echo a --;", "a --\n"),
+    ('echo "" e;', " e\n"),
+    ('echo a "" b;', "a  b\n"),
+    ('echo -n "";', ""),
+    ("set $option -n; echo $option f;", "-n f\n"),
+    ("echo $uri?$args;", "/t?x=1\n"),
+    ("echo_duplicate 3 ab;", "ababab"),
+    ("echo_duplicate 1_0 c;", "cccccccccc"),
+    ('echo_duplicate 0 c; echo_duplicate 2 "";', ""),
+    ("echo_foreach_split , 'a,b,,c,'; echo item $echo_it; echo_end; echo [$echo_it];",
+     "item a\nitem b\nitem c\n[]\n"),
+    ("echo_foreach_split -- -a- cat-a-dog; echo $echo_it; echo_end;", "cat\ndog\n"),
+    ("echo_foreach_split , $arg_none; echo never; echo_end; echo done;", "done\n"),
+    ("echo_foreach_split , a,b; echo no end $echo_it;", "no end a\n"),
+    ("echo_flush; echo x; echo_flush;", "x\n"),
+    ("echo $echo_incr $echo_incr;", "1 2\n"),
+    ("echo [$echo_response_status]; echo [$echo_response_status];", "[]\n[200]\n"),
+    ("echo $echo_request_method $echo_client_request_method $echo_request_uri;",
+     "GET GET /t\n"),
+    ("echo $echo_cacheable_request_uri;", "/t\n"),
+    ("content_by_lua_block { ngx.say(1) } echo last;", "last\n"),
+    ("echo first; content_by_lua_block { ngx.say('lua') }", "lua\n"),
+    ("set $a miss; if ($arg_x) { set $a hit; echo $a in; } echo $a out;", "hit in\n"),
+    ("set $a miss; if ($arg_y) { set $a hit; echo $a in; } echo $a out;", "miss out\n"),
+    ("echo out; if ($arg_x) { echo_after_body after; }", "out\nafter\n"),
+    ("echo_before_body a; echo_before_body -n b; echo_after_body $uri; echo c;", "a\nbc\n/t\n"),
+    ("echo_before_body a; echo_after_body b; return 200 c;", "a\ncb\n"),
+    ("echo_before_body a; content_by_lua_block { ngx.say(1) ngx.flush() ngx.say(2) }",
+     "a\n1\n2\n"),
+    ("echo_after_body z; body_filter_by_lua_block { ngx.arg[1] = ngx.arg[1]:upper() } echo a;",
+     "A\nz\n"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("program", "status", "message"),
-    [
-        ("echo_duplicate x a;", 500, 'invalid size specified: "x"'),
-        ("echo_sleep abc;", 400, 'invalid sleep duration "abc"'),
-        ("echo_sleep 1.2345;", 400, 'invalid sleep duration "1.2345"'),
-        ("echo_blocking_sleep '';", 400, 'invalid sleep duration ""'),
-        ("echo_foreach_split , a; echo_foreach_split , b; echo_end; echo_end;", 500, "Nested"),
-        ("echo_foreach_split -- ,;", 500, "at least two arguments"),
-        ("echo_abort_parent;", 500, "not supported"),
-        ('echo_exec "";', 400, ""),
-    ],
-)
-async def test_failures(site: Site, program: str, status: int, message: str) -> None:
-    async with site(f"location /t {{ {program} }}") as running:
-        found, _headers, _body = await running.get("/t")
-        assert found == status
-        assert message in running.log.text(4)
+async def test_programs(site: Site) -> None:
+    async with site(*(f"location /t {{ {program} }}" for program, _ in PROGRAMS)) as running:
+        for number, (program, body) in enumerate(PROGRAMS):
+            with row(program):
+                assert await running.text("/t?x=1", host=f"row{number}") == body
+
+
+FAILURES = [
+    ("echo_duplicate x a;", 500, 'invalid size specified: "x"'),
+    ("echo_sleep abc;", 400, 'invalid sleep duration "abc"'),
+    ("echo_sleep 1.2345;", 400, 'invalid sleep duration "1.2345"'),
+    ("echo_blocking_sleep '';", 400, 'invalid sleep duration ""'),
+    ("echo_foreach_split , a; echo_foreach_split , b; echo_end; echo_end;", 500, "Nested"),
+    ("echo_foreach_split -- ,;", 500, "at least two arguments"),
+    ("echo_abort_parent;", 500, "not supported"),
+    ('echo_exec "";', 400, ""),
+]
+
+
+async def test_failures(site: Site) -> None:
+    async with site(*(f"location /t {{ {program} }}" for program, _, _ in FAILURES)) as running:
+        for number, (program, status, message) in enumerate(FAILURES):
+            with row(program):
+                running.log.clear()
+                found, _headers, _body = await running.get("/t", host=f"row{number}")
+                assert found == status
+                assert message in running.log.text(4)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from serving import row
 
 from trio_lua.config.nginx import loads
 from trio_lua.errors import ConfigError
@@ -21,47 +22,50 @@ async def headers(site: Site, directives: str, *lines: str, http: str = "") -> d
         return found  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(
-    ("directives", "expected"),
-    [
-        ("more_set_headers 'X-A: 1' X-B:2 'X-C : a: b';", {"x-a": "1", "x-b": "2", "x-c": "a: b"}),
-        ("more_set_headers 'X-A: $uri $arg_none|';", {"x-a": "/path |"}),
-        ("more_set_headers 'X-A: 1'; more_set_headers 'X-A: 2';", {"x-a": "2"}),
-        ("more_set_headers 'X-A: 1'; more_clear_headers X-A;", {"x-a": None}),
-        ("more_set_headers 'X-A: 1'; more_set_headers 'X-A:';", {"x-a": None}),
-        ("more_set_headers 'X-A: 1'; more_set_headers X-A;", {"x-a": None}),
-        ("more_set_headers 'X-A: 1'; more_clear_headers 'X-A: 1';", {"x-a": None}),
-        ("more_set_headers 'X-A1: 1' 'X-A2: 2' 'X-B: 3'; more_clear_headers X-A*;",
-         {"x-a1": None, "x-a2": None, "x-b": "3"}),
-        ("more_set_headers 'X-A1: 1' 'X-A2: 2'; more_set_headers 'X-A*: 3';",
-         {"x-a1": "3", "x-a2": None}),
-        ("more_set_headers 'X-A*: 1';", {"x-a*": "1"}),
-        ("more_set_headers 'Server: mine' 'Content-Type: text/css';",
-         {"server": "mine", "content-type": "text/css"}),
-        ("more_clear_headers Server Date Content-Type;",
-         {"server": None, "date": None, "content-type": None}),
-        ("more_clear_headers Content-Length;",
-         {"content-length": None, "transfer-encoding": "chunked"}),
-        ("more_clear_headers Connection Transfer-Encoding;", {"connection": "keep-alive"}),
-        ("more_set_headers -s 404 'X-A: 1'; more_set_headers -s '200 201' -s 404 'X-B: 1';",
-         {"x-a": None, "x-b": "1"}),
-        ("more_set_headers -t text/html 'X-A: 1'; more_set_headers -t 'a/b;text/plain' 'X-B: 1';",
-         {"x-a": None, "x-b": "1"}),
-        ("more_set_headers -s '' -t '' 'X-A: 1';", {"x-a": "1"}),
-        ("more_set_headers 'Cache-Control: a'; add_header Cache-Control b;", {"cache-control": "b"}),
-        ("more_set_headers 'X-A: ${cookie_none}';", {"x-a": None}),
-        ("more_set_headers 'X-A: $arg_none\r\nX-B: 1';", {"x-a": "%0D%0AX-B: 1", "x-b": None}),
-        ("header_filter_by_lua_block { ngx.header.saw = ngx.header.X_A ngx.header.X_A = 'lua' }"
-         "more_set_headers 'X-A: more';", {"x-a": "lua", "saw": "more"}),
-        ("if ($uri) { more_set_headers 'X-B: if'; } more_set_headers 'X-A: 1' 'X-B: 2';",
-         {"x-a": "1", "x-b": "if"}),
-    ],
-)  # fmt: skip
-async def test_response_headers(
-    site: Site, directives: str, expected: dict[str, str | None]
-) -> None:
-    found = await headers(site, f"{directives} return 200 body;")
-    assert {name: found.get(name) for name in expected} == expected
+RESPONSE_HEADERS = [
+    ("more_set_headers 'X-A: 1' X-B:2 'X-C : a: b';", {"x-a": "1", "x-b": "2", "x-c": "a: b"}),
+    ("more_set_headers 'X-A: $uri $arg_none|';", {"x-a": "/path |"}),
+    ("more_set_headers 'X-A: 1'; more_set_headers 'X-A: 2';", {"x-a": "2"}),
+    ("more_set_headers 'X-A: 1'; more_clear_headers X-A;", {"x-a": None}),
+    ("more_set_headers 'X-A: 1'; more_set_headers 'X-A:';", {"x-a": None}),
+    ("more_set_headers 'X-A: 1'; more_set_headers X-A;", {"x-a": None}),
+    ("more_set_headers 'X-A: 1'; more_clear_headers 'X-A: 1';", {"x-a": None}),
+    ("more_set_headers 'X-A1: 1' 'X-A2: 2' 'X-B: 3'; more_clear_headers X-A*;",
+     {"x-a1": None, "x-a2": None, "x-b": "3"}),
+    ("more_set_headers 'X-A1: 1' 'X-A2: 2'; more_set_headers 'X-A*: 3';",
+     {"x-a1": "3", "x-a2": None}),
+    ("more_set_headers 'X-A*: 1';", {"x-a*": "1"}),
+    ("more_set_headers 'Server: mine' 'Content-Type: text/css';",
+     {"server": "mine", "content-type": "text/css"}),
+    ("more_clear_headers Server Date Content-Type;",
+     {"server": None, "date": None, "content-type": None}),
+    ("more_clear_headers Content-Length;",
+     {"content-length": None, "transfer-encoding": "chunked"}),
+    ("more_clear_headers Connection Transfer-Encoding;", {"connection": "keep-alive"}),
+    ("more_set_headers -s 404 'X-A: 1'; more_set_headers -s '200 201' -s 404 'X-B: 1';",
+     {"x-a": None, "x-b": "1"}),
+    ("more_set_headers -t text/html 'X-A: 1'; more_set_headers -t 'a/b;text/plain' 'X-B: 1';",
+     {"x-a": None, "x-b": "1"}),
+    ("more_set_headers -s '' -t '' 'X-A: 1';", {"x-a": "1"}),
+    ("more_set_headers 'Cache-Control: a'; add_header Cache-Control b;", {"cache-control": "b"}),
+    ("more_set_headers 'X-A: ${cookie_none}';", {"x-a": None}),
+    ("more_set_headers 'X-A: $arg_none\r\nX-B: 1';", {"x-a": "%0D%0AX-B: 1", "x-b": None}),
+    ("header_filter_by_lua_block { ngx.header.saw = ngx.header.X_A ngx.header.X_A = 'lua' }"
+     "more_set_headers 'X-A: more';", {"x-a": "lua", "saw": "more"}),
+    ("if ($uri) { more_set_headers 'X-B: if'; } more_set_headers 'X-A: 1' 'X-B: 2';",
+     {"x-a": "1", "x-b": "if"}),
+]  # fmt: skip
+
+
+async def test_response_headers(site: Site) -> None:
+    servers = (
+        f"location / {{ {directives} return 200 body; }}" for directives, _ in RESPONSE_HEADERS
+    )
+    async with site(*servers) as running:
+        for number, (directives, expected) in enumerate(RESPONSE_HEADERS):
+            with row(directives):
+                _status, found, _body = await running.get("/path", host=f"row{number}")
+                assert {name: found.get(name) for name in expected} == expected
 
 
 async def test_appending(site: Site) -> None:
@@ -94,24 +98,21 @@ async def test_lua_clears_server_and_date(site: Site) -> None:
     assert "date" not in found
 
 
-@pytest.mark.parametrize(
-    ("directives", "lines", "seen"),
-    [
-        ("more_set_input_headers 'X-A: $uri';", (), "X-A=/path"),
-        ("more_set_input_headers 'X-A: new';", ("X-A: 1", "X-A: 2"), "X-A=new"),
-        ("more_set_input_headers -r 'X-A: new' 'X-B: new';", ("X-B: 1",), "X-B=new"),
-        ("more_set_input_headers 'X-A:';", ("X-A: 1",), ""),
-        ("more_clear_input_headers X-A;", ("X-A: 1", "X-a: 2", "X-B: 1"), "X-B=1"),
-        ("more_clear_input_headers X-H*;", ("X-Ha: 1", "x-hb: 1", "X-B: 1"), "X-B=1"),
-        ("more_set_input_headers 'X-H*: 1';", ("X-Ha: 2",), "X-Ha=2"),
-        ("more_set_input_headers -t text/plain 'X-A: 1';", (), ""),
-        ("more_set_input_headers -t 'a/b text/plain' 'X-A: 1';", ("Content-Type: text/plain",),
-         "Content-Type=text/plain X-A=1"),
-    ],
-)  # fmt: skip
-async def test_request_headers(
-    site: Site, directives: str, lines: tuple[str, ...], seen: str
-) -> None:
+REQUEST_HEADERS = [
+    ("more_set_input_headers 'X-A: $uri';", (), "X-A=/path"),
+    ("more_set_input_headers 'X-A: new';", ("X-A: 1", "X-A: 2"), "X-A=new"),
+    ("more_set_input_headers -r 'X-A: new' 'X-B: new';", ("X-B: 1",), "X-B=new"),
+    ("more_set_input_headers 'X-A:';", ("X-A: 1",), ""),
+    ("more_clear_input_headers X-A;", ("X-A: 1", "X-a: 2", "X-B: 1"), "X-B=1"),
+    ("more_clear_input_headers X-H*;", ("X-Ha: 1", "x-hb: 1", "X-B: 1"), "X-B=1"),
+    ("more_set_input_headers 'X-H*: 1';", ("X-Ha: 2",), "X-Ha=2"),
+    ("more_set_input_headers -t text/plain 'X-A: 1';", (), ""),
+    ("more_set_input_headers -t 'a/b text/plain' 'X-A: 1';", ("Content-Type: text/plain",),
+     "Content-Type=text/plain X-A=1"),
+]  # fmt: skip
+
+
+async def test_request_headers(site: Site) -> None:
     code = """
         local found = {}
         for name, value in pairs(ngx.req.get_headers(0, true)) do
@@ -122,8 +123,14 @@ async def test_request_headers(
         table.sort(found)
         ngx.print(table.concat(found, " "))
     """
-    async with site(f"location / {{ {directives} content_by_lua_block {{ {code} }} }}") as running:
-        assert await running.text("/path", *lines) == seen
+    servers = (
+        f"location / {{ {directives} content_by_lua_block {{ {code} }} }}"
+        for directives, _, _ in REQUEST_HEADERS
+    )
+    async with site(*servers) as running:
+        for number, (directives, lines, seen) in enumerate(REQUEST_HEADERS):
+            with row(directives):
+                assert await running.text("/path", *lines, host=f"row{number}") == seen
 
 
 async def test_request_headers_and_what_follows_from_them(site: Site) -> None:

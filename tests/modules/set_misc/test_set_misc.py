@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from serving import row
 
 from trio_lua.config.nginx import loads
 from trio_lua.errors import ConfigError
@@ -15,69 +16,74 @@ from trio_lua.modules import BUNDLED
 Site = Callable[..., Any]
 
 
-@pytest.mark.parametrize(
-    ("directives", "value"),
-    [
-        ("set_quote_sql_str $x $arg_a;", r"'it\'s'"),
-        ("set_quote_pgsql_str $x $arg_a;", r"E'it\'s'"),
-        ("set_quote_json_str $x $arg_a;", '"it\'s"'),
-        ("set_quote_json_str $x $arg_none;", "null"),
-        ("set_escape_uri $x 'a b';", "a%20b"),
-        ("set_unescape_uri $x $arg_b;", "c d!"),
-        ("set_md5 $x hello;", "5d41402abc4b2a76b9719d911017c592"),
-        ("set_sha1 $x hello;", "aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d"),
-        ("set_encode_base32 $x abcde;", "c5h66p35"),
-        ("set_decode_base32 $x c5h66p35;", "abcde"),
-        ("set_decode_base32 $x !!!;", ""),
-        ("set_encode_base64 $x abcde;", "YWJjZGU="),
-        ("set_decode_base64 $x YWJjZGU=;", "abcde"),
-        ("set_encode_base64url $x abcde;", "YWJjZGU"),
-        ("set_decode_base64url $x YWJjZGU;", "abcde"),
-        ("set_encode_hex $x abc;", "616263"),
-        ("set_decode_hex $x 6162633F;", "abc?"),
-        ("set_hmac_sha1 $x thisisverysecretstuff 'some string we want to sign';"
-         "set_encode_base64 $x;", "R/pvxzHC4NLtj7S+kXFg/NePTmk="),
-        ("set_hmac_sha256 $x thisisverysecretstuff 'some string we want to sign';"
-         "set_encode_base64 $x;", "4pU3GRQrKKIoeLb9CqYsavHE2l6Hx+KMmRmesU+Cfrs="),
-        ("set $x ''; set_if_empty $x default;", "default"),
-        ("set $x value; set_if_empty $x default;", "value"),
-        ("set_if_empty $x default;", "default"),
-        ("set_random $x 7 7;", "7"),
-        ("set_formatted_gmt_time $x '';", ""),
-        ("set_base32_alphabet ABCDEFGHIJKLMNOPQRSTUVWXYZ234567; set_base32_padding off;"
-         "set_encode_base32 $x hi;", "NBUQ"),
-        ("set_misc_base32_padding off; set_encode_base32 $x hi;", "d1kg"),
-        ("set $x ab; if ($uri) { set_encode_hex $x; }", "6162"),
-    ],
-)  # fmt: skip
-async def test_values(site: Site, directives: str, value: str) -> None:
-    async with site(f"location / {{ {directives} echo -n $x; }}") as running:
-        assert await running.text("/?a=it's&b=c+d%21") == value
+VALUES = [
+    ("set_quote_sql_str $x $arg_a;", r"'it\'s'"),
+    ("set_quote_pgsql_str $x $arg_a;", r"E'it\'s'"),
+    ("set_quote_json_str $x $arg_a;", '"it\'s"'),
+    ("set_quote_json_str $x $arg_none;", "null"),
+    ("set_escape_uri $x 'a b';", "a%20b"),
+    ("set_unescape_uri $x $arg_b;", "c d!"),
+    ("set_md5 $x hello;", "5d41402abc4b2a76b9719d911017c592"),
+    ("set_sha1 $x hello;", "aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d"),
+    ("set_encode_base32 $x abcde;", "c5h66p35"),
+    ("set_decode_base32 $x c5h66p35;", "abcde"),
+    ("set_decode_base32 $x !!!;", ""),
+    ("set_encode_base64 $x abcde;", "YWJjZGU="),
+    ("set_decode_base64 $x YWJjZGU=;", "abcde"),
+    ("set_encode_base64url $x abcde;", "YWJjZGU"),
+    ("set_decode_base64url $x YWJjZGU;", "abcde"),
+    ("set_encode_hex $x abc;", "616263"),
+    ("set_decode_hex $x 6162633F;", "abc?"),
+    ("set_hmac_sha1 $x thisisverysecretstuff 'some string we want to sign';"
+     "set_encode_base64 $x;", "R/pvxzHC4NLtj7S+kXFg/NePTmk="),
+    ("set_hmac_sha256 $x thisisverysecretstuff 'some string we want to sign';"
+     "set_encode_base64 $x;", "4pU3GRQrKKIoeLb9CqYsavHE2l6Hx+KMmRmesU+Cfrs="),
+    ("set $x ''; set_if_empty $x default;", "default"),
+    ("set $x value; set_if_empty $x default;", "value"),
+    ("set_if_empty $x default;", "default"),
+    ("set_random $x 7 7;", "7"),
+    ("set_formatted_gmt_time $x '';", ""),
+    ("set_base32_alphabet ABCDEFGHIJKLMNOPQRSTUVWXYZ234567; set_base32_padding off;"
+     "set_encode_base32 $x hi;", "NBUQ"),
+    ("set_misc_base32_padding off; set_encode_base32 $x hi;", "d1kg"),
+    ("set $x ab; if ($uri) { set_encode_hex $x; }", "6162"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("directives", "message"),
-    [
-        ("set_decode_base64 $x !!!;", "set_decode_base64: invalid value"),
-        ("set_decode_base64url $x !!!;", "set_decode_base64url: invalid value"),
-        ("set_decode_hex $x xx;", "set_decode_hex: invalid value"),
-        ("set_decode_hex $x a;", "set_decode_hex: invalid value"),
-        ("set_random $x a 7;", 'set_random: bad "from" argument: a'),
-        ("set_random $x 1 -7;", 'set_random: bad "to" argument: -7'),
-        ("set_rotate $x a 7;", 'set_rotate: bad "from" argument: a'),
-        ("set_secure_random_lcalpha $x 65;", 'set_random: bad "length" argument: 65'),
-        ("set_secure_random_alphanum $x 0;", 'set_random: bad "length" argument: 0'),
-        ("set $l none; set_hashed_upstream $x $l key;",
-         'set_hashed_upstream: upstream list "none" not defined yet'),
-        ("set $f %Y%Y; set_formatted_gmt_time $x "
-         f"{'$f' * 40};", "formatted time is empty or too long"),
-    ],
-)  # fmt: skip
-async def test_failures(site: Site, directives: str, message: str) -> None:
-    async with site(f"location / {{ {directives} echo -n $x; }}") as running:
-        status, _headers, _body = await running.get("/")
-        assert status == 500
-        assert message in running.log.text(4)
+async def test_values(site: Site) -> None:
+    servers = (f"location / {{ {directives} echo -n $x; }}" for directives, _ in VALUES)
+    async with site(*servers) as running:
+        for number, (directives, value) in enumerate(VALUES):
+            with row(directives):
+                assert await running.text("/?a=it's&b=c+d%21", host=f"row{number}") == value
+
+
+FAILURES = [
+    ("set_decode_base64 $x !!!;", "set_decode_base64: invalid value"),
+    ("set_decode_base64url $x !!!;", "set_decode_base64url: invalid value"),
+    ("set_decode_hex $x xx;", "set_decode_hex: invalid value"),
+    ("set_decode_hex $x a;", "set_decode_hex: invalid value"),
+    ("set_random $x a 7;", 'set_random: bad "from" argument: a'),
+    ("set_random $x 1 -7;", 'set_random: bad "to" argument: -7'),
+    ("set_rotate $x a 7;", 'set_rotate: bad "from" argument: a'),
+    ("set_secure_random_lcalpha $x 65;", 'set_random: bad "length" argument: 65'),
+    ("set_secure_random_alphanum $x 0;", 'set_random: bad "length" argument: 0'),
+    ("set $l none; set_hashed_upstream $x $l key;",
+     'set_hashed_upstream: upstream list "none" not defined yet'),
+    ("set $f %Y%Y; set_formatted_gmt_time $x "
+     f"{'$f' * 40};", "formatted time is empty or too long"),
+]  # fmt: skip
+
+
+async def test_failures(site: Site) -> None:
+    servers = (f"location / {{ {directives} echo -n $x; }}" for directives, _ in FAILURES)
+    async with site(*servers) as running:
+        for number, (directives, message) in enumerate(FAILURES):
+            with row(directives):
+                running.log.clear()
+                status, _headers, _body = await running.get("/", host=f"row{number}")
+                assert status == 500
+                assert message in running.log.text(4)
 
 
 async def test_chance(site: Site) -> None:
