@@ -162,10 +162,10 @@ async def test_pieces_keep_their_order(serve: Serve, autojump_clock: object) -> 
     """Light threads that print at once: one filter after the other, and each with its own ngx.arg."""
     text = """
         location /t {
-            header_filter_by_lua_block { ngx.sleep(1) ngx.ctx.heads = (ngx.ctx.heads or 0) + 1 }
+            header_filter_by_lua_block { ngx.sleep(0.02) ngx.ctx.heads = (ngx.ctx.heads or 0) + 1 }
             body_filter_by_lua_block {
                 local piece = ngx.arg[1]
-                ngx.sleep(tonumber(piece) and 5 - tonumber(piece) or 0)
+                ngx.sleep(tonumber(piece) and (5 - tonumber(piece)) / 50 or 0)
                 if piece ~= "" then ngx.arg[1] = ngx.arg[1] .. ngx.get_phase() .. ngx.ctx.heads .. "," end
             }
             content_by_lua_block {
@@ -175,7 +175,7 @@ async def test_pieces_keep_their_order(serve: Serve, autojump_clock: object) -> 
                     phases[i] = ngx.get_phase()
                 end
                 ngx.thread.wait(ngx.thread.spawn(function()
-                    ngx.sleep(2)
+                    ngx.sleep(0.04)
                     ngx.print(ngx.get_phase())
                 end))
                 ngx.print(table.concat(phases, " "))
