@@ -211,6 +211,27 @@ async def test_large_response_to_a_slow_client(serve: Serve) -> None:
         assert (await client.get("/"))[0] == 200
 
 
+async def test_threads_flush_at_the_same_time(serve: Serve) -> None:
+    """A connection has one sender at a time, and the others wait for it."""
+    handler = """
+        local function f(letter)
+            for i = 1, 8 do
+                ngx.print(letter:rep(262144))
+                ngx.flush(true)
+            end
+        end
+        ngx.thread.spawn(f, "a")
+        ngx.thread.spawn(f, "b")
+        f("c")
+    """
+    async with serve(config([location("/", handler)])) as running:
+        client = await running.connect()
+        status, _, body = await client.get("/")
+        counts = [body.count(letter) for letter in (b"a", b"b", b"c")]
+        assert (status, counts) == (200, [8 * 262144] * 3)
+        assert "internal error" not in running.log.text()
+
+
 async def test_silent_clients_are_cut_off(serve: Serve, autojump_clock: Any) -> None:
     conf = config([HELLO], client_header_timeout=7.0)
     async with serve(conf) as running:

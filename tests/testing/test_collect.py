@@ -154,7 +154,51 @@ two
 
 
 
-=== TEST 6: an unknown section
+=== TEST 6: a server that suites expect, and another one in front of the block's own
+--- http_config
+    server {
+        listen unix:$TEST_NGINX_HTML_DIR/nginx.sock;
+        location / { return 418; }
+    }
+--- config
+    lua_code_cache off;
+    location /t {
+        content_by_lua_block {
+            local sock = ngx.socket.tcp()
+            assert(sock:connect("127.0.0.1", $TEST_NGINX_MEMCACHED_PORT))
+            sock:send("flush_all\r\n")
+            ngx.say(sock:receive())
+            sock:close()
+            sock = ngx.socket.tcp()
+            ngx.say(select(2, sock:connect("unix:$TEST_NGINX_HTML_DIR/none.sock")))
+            sock:settimeout(100)
+            ngx.say(select(2, sock:connect("127.0.0.2", 12345)))
+            ngx.print("\1" .. string.rep("x", 3))
+        }
+    }
+--- request
+GET /t
+--- response_body eval
+"OK\nno such file or directory\ntimeout\n\1" . "x" x 3
+--- error_log eval
+qr/\[alert\] \S+ lua_code_cache is off/
+
+
+
+=== TEST 7: the handler takes it for another method
+--- config
+    location /t {
+        rewrite_by_lua_block { ngx.req.set_method(ngx.HTTP_GET) }
+        content_by_lua_block { ngx.say("body") }
+    }
+--- request
+HEAD /t
+--- response_body
+body
+
+
+
+=== TEST 8: an unknown section
 --- config
     location /t { return 200; }
 --- request
@@ -175,7 +219,7 @@ def test_collectors(pytester: pytest.Pytester) -> None:
         "use Test::Nginx::Socket;\nmy $x = `date`;\nrun_tests();\n__DATA__\n=== TEST 1: x\n"
     )
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-rs", "-v")
-    result.assert_outcomes(passed=6, failed=3, skipped=5)
+    result.assert_outcomes(passed=8, failed=3, skipped=5)
     lines = result.stdout
     lines.fnmatch_lines(
         [

@@ -84,6 +84,7 @@ class Connection:
         "_receiving",
         "_request",
         "_send_timeout",
+        "_sending",
         "_waiting",
         "closed",
         "deadline",
@@ -119,6 +120,7 @@ class Connection:
         self._continue = False
         self._continuing = False
         self._send_timeout = 60.0
+        self._sending: trio.Event | None = None
         self._arrived: trio.Event | None = None
         self._receiving = False
         self.raw = False
@@ -547,18 +549,28 @@ class Connection:
             if request.plan is not None:
                 self._send_timeout = request.plan.settings.send_timeout
         while self._waiting > low_water:
+            if self._sending is not None:
+                # another thread of the request does it; a stream has one sender at a time
+                await self._sending.wait()
+                if self.closed:
+                    return False
+                continue
             backlog = self._backlog
             assert backlog is not None
             if len(backlog) > 1:
                 # in place: what is written while this waits is appended to the same list
                 backlog[:] = [memoryview(b"".join(backlog))]
             data = memoryview(backlog[0])
-            with trio.move_on_after(self._send_timeout) as scope:
-                try:
+            over = self._sending = trio.Event()
+            try:
+                with trio.move_on_after(self._send_timeout) as scope:
                     sent = await self.transport.send(data[:_SEND_SIZE])
-                except Broken:
-                    self.abort()
-                    return False
+            except Broken:
+                self.abort()
+                return False
+            finally:
+                self._sending = None
+                over.set()
             if scope.cancelled_caught:
                 self.abort()
             if self.closed:

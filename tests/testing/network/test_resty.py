@@ -1,4 +1,4 @@
-"""lua-resty-redis and lua-resty-http against the peers of the kit.
+"""lua-resty-redis, lua-resty-memcached and lua-resty-http against the peers of the kit.
 
 Their files are not part of the repository, see tests/e2e/test_resty.py.
 """
@@ -56,6 +56,7 @@ async def test_lua_resty_redis(lua: Lua, lua_network: LuaNetwork) -> None:
         ngx.thread.spawn(function() two:publish("news", "hello") end)
         say(table.concat(one:read_reply(), " "))
         one:close()
+        two:close()
         return out
     """
     assert await lua.run(code) == [
@@ -70,6 +71,45 @@ async def test_lua_resty_redis(lua: Lua, lua_network: LuaNetwork) -> None:
     ]
     assert peer["cat"] == "Marry"
     assert peer.accepted == 2
+
+
+async def test_lua_resty_memcached(lua: Lua, lua_network: LuaNetwork) -> None:
+    peer = lua_network.memcached("cache", 11211, {"dog": "an animal"})
+    code = """
+        local memcached = require "resty.memcached"
+        local memc = memcached:new()
+        memc:set_timeouts(1000, 1000, 1000)
+        assert(memc:connect("cache", 11211))
+        local out = {}
+        local function say(...) out[#out + 1] = table.concat({ ... }, " ") end
+        say(memc:get("dog"))
+        say(memc:set("a b", { 1, 2 }, 60, 7), memc:get("a b"))
+        say(memc:incr("dog", 2) or "no", select(2, memc:add("dog", 1)))
+        local value, flags, cas = memc:gets("dog")
+        say(memc:cas("dog", "new", cas), select(2, memc:cas("dog", "newer", cas)))
+        local all = memc:get({ "dog", "a b", "none" })
+        say(all.dog[1], all["a b"][1], tostring(all.none))
+        memc:init_pipeline()
+        memc:set("one", 1)
+        memc:incr("one", 1)
+        local results = memc:commit_pipeline()
+        say(results[1][1], results[2][1])
+        say(memc:touch("one", 5), memc:delete("one"), #memc:stats() > 10 and "stats")
+        ngx.sleep(60)
+        say(tostring(memc:get("a b")), memc:flush_all(), memc:set_keepalive(1000, 10))
+        return out
+    """
+    assert await lua.run(code) == [
+        "an animal 0",
+        "1 12 7",
+        "no NOT_STORED",
+        "1 EXISTS",
+        "new 12 nil",
+        "1 2",
+        "1 1 stats",
+        "nil 1 1",
+    ]
+    assert peer.keys() == []
 
 
 async def test_lua_resty_http(lua: Lua, lua_network: LuaNetwork, lua_log: LogRecords) -> None:
@@ -104,6 +144,7 @@ async def test_lua_resty_http(lua: Lua, lua_network: LuaNetwork, lua_log: LogRec
         local size = 0
         for chunk in function() return res.body_reader(100) end do size = size + #chunk end
         say(size)
+        httpc:close()
         return out
     """
     assert await lua.run(code) == ['201 b {"got": "hello"}', "200 1001", "404 0", "timeout", "1001"]

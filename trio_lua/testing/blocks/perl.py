@@ -18,11 +18,12 @@ class NeedsPerl(Exception):
 
 _SKIP = re.compile(r"(?:\s+|#[^\n]*)*")
 _NUMBER = re.compile(r"\d+")
+_REPEAT = re.compile(r"x\s*(\d+)")
 _QUOTE = re.compile(r"(qq|q|qr)\s*([^\w\s])|([\"'])")
 _VARIABLE = re.compile(r"\$(?:ENV\{['\"]?(\w+)['\"]?\}|(?:::)?(\w+)|\{(?:::)?(\w+)\})")
 _CLOSING = {"{": "}", "(": ")", "[": "]", "<": ">"}
-_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "a": "\a", "e": "\x1b", "f": "\f"}
-_ESCAPE = re.compile(r"\\(?:x\{([0-9a-fA-F]+)\}|x([0-9a-fA-F]{1,2})|([0-7]{2,3})|(.))", re.DOTALL)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "a": "\a", "e": "\x1b", "f": "\f"}
+_ESCAPE = re.compile(r"\\(?:x\{([0-9a-fA-F]+)\}|x([0-9a-fA-F]{1,2})|([0-7]{1,3})|(.))", re.DOTALL)
 _FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
 
 
@@ -84,21 +85,27 @@ class _Reader:
         return NeedsPerl(self.text[self.at :].strip().split("\n")[0])
 
     def expression(self) -> Any:
+        value = self._repeated()
+        while True:
+            self.skip()
+            if not self.take("."):
+                return value
+            other = self._repeated()
+            if not isinstance(value, str) or not isinstance(other, str):
+                raise self._fail()
+            value += other
+
+    def _repeated(self) -> Any:
         value = self._term()
         while True:
             self.skip()
-            if self.take("."):
-                other = self._term()
-                if not isinstance(value, str) or not isinstance(other, str):
-                    raise self._fail()
-                value += other
-            elif (repeat := re.compile(r"x\s*(\d+)").match(self.text, self.at)) is not None:
-                if not isinstance(value, str):
-                    raise self._fail()
-                self.at = repeat.end()
-                value *= int(repeat[1])
-            else:
+            repeat = _REPEAT.match(self.text, self.at)
+            if repeat is None:
                 return value
+            if not isinstance(value, str):
+                raise self._fail()
+            self.at = repeat.end()
+            value *= int(repeat[1])
 
     def _term(self) -> Any:
         self.skip()

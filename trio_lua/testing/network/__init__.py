@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from trio_lua.testing.network.fake import LuaNetwork, NetworkFailure
 from trio_lua.testing.network.http import Answer, HttpPeer, HttpRequest
+from trio_lua.testing.network.memcached import MemcachedPeer
 from trio_lua.testing.network.peers import DatagramPeer, Peer, Script
 from trio_lua.testing.network.redis import RedisError, RedisPeer
 
@@ -17,6 +18,7 @@ __all__ = [
     "HttpPeer",
     "HttpRequest",
     "LuaNetwork",
+    "MemcachedPeer",
     "NetworkFailure",
     "Peer",
     "RedisError",

@@ -18,6 +18,7 @@ from trio_lua.net.network import Address, SystemNetwork, refused
 from trio_lua.net.resolver import Resolver
 from trio_lua.testing.clock import LuaClock
 from trio_lua.testing.network.http import HttpPeer, Routes
+from trio_lua.testing.network.memcached import MemcachedPeer
 from trio_lua.testing.network.peers import (
     DatagramHandler,
     DatagramPeer,
@@ -108,6 +109,25 @@ class LuaNetwork:
             data: Keys and values to begin with: text, numbers, lists, sets, dicts.
         """
         peer = RedisPeer(_name(host, port), data or {})
+        self._add(host, port, peer)
+        return peer
+
+    def memcached(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 11211,
+        data: Mapping[str, str | bytes] | None = None,
+    ) -> MemcachedPeer:
+        """A small memcached.
+
+        Args:
+            host: Where it is.
+            port: Of TCP; 0 for a Unix socket.
+            data: Keys and values to begin with.
+        """
+        clock = self._clock
+        now = trio.current_time if clock is None else clock.now
+        peer = MemcachedPeer(_name(host, port), data or {}, now)
         self._add(host, port, peer)
         return peer
 
@@ -334,7 +354,9 @@ class BoundNetwork:
         hosts = list(self._network.hosts(address))
         if not any(self._network.passes(host, port) for host, port in hosts):
             host, port = hosts[0]
-            error = refused(errno.ECONNREFUSED, address, at_once=True)
+            # a Unix socket that is not there is a file that is not there
+            missing = errno.ECONNREFUSED if port else errno.ENOENT
+            error = refused(missing, address, at_once=True)
             error.log = (
                 f'{error.log}: the test has no such peer: add it with lua_network.{kind}("{host}", {port}, '
                 f'handler), or let it through with lua_network.pass_through("{host}", {port})'
