@@ -155,10 +155,11 @@ class _Run:
         self.failures: list[str] = []
         html = str(folder / "html")
         environment = {"TEST_NGINX_SERVER_PORT": str(_PORT), "TEST_NGINX_RESOLVER": "127.0.0.53"}
+        expected = {name: str(port) for name, port in (_MEMCACHED, _REDIS)}
         calls = {"html_dir()": html, _OWN_FOLDER: str(file.path.resolve().parent)}
         for name, value in file.environment.items():
             environment.setdefault(name, calls.get(value, value))
-        self._environment = {**environment, **os.environ, "TEST_NGINX_HTML_DIR": html}
+        self._environment = {**expected, **environment, **os.environ, "TEST_NGINX_HTML_DIR": html}
         self._variables = {**self._environment, "HtmlDir": html, "TEST_NGINX_HTML_DIR": html}
         self.log = LogRecords(self._text("log_level") or file.log_level)
 
@@ -330,8 +331,7 @@ class _Run:
             network.udp(host, port, lambda _data: [item.encode("latin-1") for item in items])
 
     def _port(self, server: tuple[str, int]) -> int:
-        name, usual = server
-        return int(self._environment.get(name, usual))
+        return int(self._environment[server[0]])
 
     async def _talk(self, server: LuaServer) -> None:
         requests = self._requests()
