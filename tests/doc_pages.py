@@ -8,6 +8,7 @@ A fenced block of a page is one of these, by its language and by the comment bef
   ``curl`` asks it;
 * ``<!-- in: PLACE -->``: a piece of a configuration, checked inside ``main``, ``http``, ``server``
   or ``location``;
+* ``<!-- run -->``: a Lua script, which runs on virtual time and prints what stands behind the arrows (``--> text``);
 * ``<!-- not run: REASON -->``: left alone;
 * ``text``: output of something, left alone.
 
@@ -26,7 +27,14 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import trio
+import trio.testing
+
+from trio_lua.server import script
+from trio_lua.testing import LogRecords
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -118,6 +126,9 @@ class Session:
             path.write_text(_free(block.text))
         elif (place := block.argument("in")) is not None:
             self._check(block, place)
+        elif block.comment == "run":
+            expected = re.findall(r"--> (.*)", block.text)
+            assert run_script(block.text) == expected, f"line {block.line}"
         elif block.language == "console":
             for command, expected in _commands(block.text):
                 self.run_command(command, expected)
@@ -223,6 +234,20 @@ class Session:
             self.server.terminate()
             self.server.communicate(timeout=LIMIT)
             self.server = None
+
+
+def run_script(code: str) -> list[str]:
+    """The lines that a Lua script prints; it must not log anything."""
+    output: list[bytes] = []
+    log = LogRecords()
+    trio.run(
+        partial(
+            script.run_script, [(code.encode(), "@example.lua")], write=output.append, error_log=log
+        ),
+        clock=trio.testing.MockClock(autojump_threshold=0),
+    )
+    assert not len(log), str(log)
+    return b"".join(output).decode().splitlines()
 
 
 def _free(text: str) -> str:

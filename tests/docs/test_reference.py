@@ -69,3 +69,14 @@ def test_every_page_is_in_the_navigation() -> None:
         r": ([\w/-]+\.md)$", (ROOT / ".ci" / "mkdocs.yml").read_text(), re.MULTILINE
     )
     assert sorted(listed) == sorted(str(p.relative_to(DOCS)) for p in Path(DOCS).rglob("*.md"))
+
+
+def test_every_function_of_the_module_trio_has_an_example() -> None:
+    source = (ROOT / "trio_lua" / "lua" / "lualib" / "trio.lua").read_text()
+    page = (DOCS / "reference" / "trio-module.md").read_text()
+    examples = "".join(re.findall(r"<!-- run -->\n```lua\n(.*?)```", page, re.DOTALL))
+    names = [*re.findall(r"^function (trio\.\w+)", source, re.MULTILINE)]
+    names += [*re.findall(r"^function \w+_methods:(\w+)\(", source, re.MULTILINE), "with"]
+    missing = {name for name in names if not re.search(rf"{re.escape(name)}\b", examples)}
+    # what with() calls
+    assert missing == {"release_for"}
