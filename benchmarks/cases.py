@@ -47,6 +47,7 @@ class Case:
         plain: Whether a server that knows no HTTP can take part.
         lua: Whether only servers that run Lua can take part.
         peer: What its handlers talk to (:mod:`benchmarks.peers`); empty for nobody.
+        tls: Whether the client speaks TLS.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Case:
     plain: bool = False
     lua: bool = False
     peer: str = ""
+    tls: bool = False
 
     def request(self, host: str) -> bytes:
         """The request on the wire."""
@@ -113,6 +115,14 @@ BURSTS = (
         connections=1,
     ),
     Burst("redis", "GET from redis, pooled", "/redis", lua=True, peer="redis"),
+    Burst("https", "hello world over TLS", "/hello", tls=True),
+    Burst(
+        "handshake",
+        "TLS handshake of a cosocket, session resumed",
+        "/handshake",
+        lua=True,
+        peer="tls",
+    ),
     Burst(
         "bulk",
         "64 MB through a cosocket",

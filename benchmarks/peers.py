@@ -1,4 +1,4 @@
-"""What the handlers of some cases talk to: a redis, and a peer that sends much or takes its time.
+"""What the handlers of some cases talk to: a redis, and a peer that sends much, takes its time or speaks TLS.
 
 They run on the core of the client, one of each for all servers, which learn their ports from the environment.
 """
@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 import trio
+
+from benchmarks import certificate
 
 __all__ = ["BULK", "PAUSE", "PEERS", "missing", "opened", "port"]
 
@@ -28,13 +31,15 @@ PAUSE = 0.05
 #: The key that handlers ask redis for, and its value.
 KEY, VALUE = "greeting", "hello world"
 
-PEERS = ("redis", "peer")
+PEERS = ("redis", "peer", "tls")
 
 _START_TIMEOUT = 10.0
 
 
 def missing(name: str) -> str:
     """What has to be installed for a peer; empty when nothing."""
+    if name == "tls":
+        return certificate.missing()
     return "redis-server" if name == "redis" and shutil.which("redis-server") is None else ""
 
 
@@ -71,6 +76,7 @@ def _running(name: str) -> Iterator[int]:
         command = ["redis-server", "--port", str(number), "--bind", "127.0.0.1", "--save", ""]
     else:
         command = [sys.executable, "-m", "benchmarks.peers", "--port", str(number)]
+        command += ["--tls"] if name == "tls" else []
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             _wait(name, number, process)
@@ -108,12 +114,31 @@ async def _serve(piece: memoryview, stream: trio.SocketStream) -> None:
                 await stream.send_all(b"done\n")
 
 
+async def _serve_tls(number: int) -> None:
+    """Answers each line at once."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate.certificate())
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            async for _ in stream:
+                await stream.send_all(b"done\n")
+
+    await trio.serve_ssl_over_tcp(
+        serve, number, context, host="127.0.0.1", https_compatible=True, backlog=4096
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    serve = partial(_serve, memoryview(bytes(1024 * 1024)))
-    number = parser.parse_args().port
-    trio.run(partial(trio.serve_tcp, serve, number, host="127.0.0.1", backlog=4096))
+    parser.add_argument("--tls", action="store_true")
+    options = parser.parse_args()
+    if options.tls:
+        trio.run(_serve_tls, options.port)
+    else:
+        serve = partial(_serve, memoryview(bytes(1024 * 1024)))
+        trio.run(partial(trio.serve_tcp, serve, options.port, host="127.0.0.1", backlog=4096))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import http.client
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -33,13 +34,18 @@ class Running:
         server: What to start.
         folder: Its own.
         core: Where it runs; None for all of them.
+        tls: Whether it speaks TLS.
 
     Attributes:
         port: Where it listens on 127.0.0.1.
     """
 
-    def __init__(self, server: Server, folder: Path, core: int | None = SERVER_CORE) -> None:
+    def __init__(
+        self, server: Server, folder: Path, core: int | None = SERVER_CORE, *, tls: bool = False
+    ) -> None:
         self.server = server
+        command = server.secure if tls else server.command
+        assert command is not None
         self.port = _free_port()
         self._log = folder / "output.log"
         environment = dict(os.environ)
@@ -47,7 +53,7 @@ class Running:
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                server.command(self.port, folder),
+                command(self.port, folder),
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -79,7 +85,7 @@ class Running:
         Raises:
             RuntimeError: The answer is not the expected one.
         """
-        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        client = _client(self.port, case.tls)
         try:
             method = "GET" if case.body is None else "POST"
             client.request(method, case.path, body=case.body, headers=dict(case.headers))
@@ -121,6 +127,14 @@ class Running:
         return " | ".join(lines[-3:]) or "it said nothing"
 
 
+def _client(port: int, tls: bool) -> http.client.HTTPConnection:
+    if not tls:
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    # what wrk does, too: it is nobody's certificate
+    context = ssl._create_unverified_context()
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -129,14 +143,16 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(server: Server, core: int | None = SERVER_CORE) -> Iterator[Running]:
-    """A started server on a core (None: on all); its processes have ended at the end.
+def running(
+    server: Server, core: int | None = SERVER_CORE, *, tls: bool = False
+) -> Iterator[Running]:
+    """A started server on a core (None: on all), with TLS or without; its processes have ended at the end.
 
     Raises:
         RuntimeError: It does not start.
     """
     with tempfile.TemporaryDirectory(prefix="trio-lua-bench-") as folder:
-        process = Running(server, Path(folder), core)
+        process = Running(server, Path(folder), core, tls=tls)
         try:
             process.wait_until_open()
             yield process

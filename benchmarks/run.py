@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from benchmarks import machine, peers
+from benchmarks import certificate, machine, peers
 from benchmarks.cases import CASES, Burst, Case, Hold
 from benchmarks.holding import holding
 from benchmarks.processes import Running, running
@@ -64,11 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bursts = [
             case
             for case in options.cases
-            if isinstance(case, Burst) and not _lacks_peer(case, report)
+            if isinstance(case, Burst) and not _lacks_something(case, report)
         ]
         if bursts:
-            with peers.opened(case.peer for case in bursts if case.peer):
-                _run_bursts(servers, bursts, options, report)
+            with contextlib.ExitStack() as stack:
+                if any(case.tls or case.peer == "tls" for case in bursts):
+                    stack.enter_context(certificate.made())
+                stack.enter_context(peers.opened(case.peer for case in bursts if case.peer))
+                for tls in (False, True):
+                    cases = [case for case in bursts if case.tls == tls]
+                    if cases:
+                        _run_bursts(servers, cases, options, report, tls)
         for case in options.cases:
             if isinstance(case, Hold):
                 count = min(case.connections, limit - _OTHER_FILES)
@@ -143,14 +149,20 @@ def _say(text: str) -> None:
 
 
 def _run_bursts(
-    servers: list[Server], cases: list[Burst], options: argparse.Namespace, report: Report
+    servers: list[Server],
+    cases: list[Burst],
+    options: argparse.Namespace,
+    report: Report,
+    tls: bool,
 ) -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trio-lua-bench-")))
         started = []
         for server in servers:
+            if not any(server.takes_part(case) for case in cases):
+                continue
             try:
-                started.append(stack.enter_context(running(server)))
+                started.append(stack.enter_context(running(server, tls=tls)))
             except RuntimeError as error:
                 _fail(report, server, "start", error)
         for case in cases:
@@ -162,8 +174,8 @@ def _run_bursts(
             _run_case(ready, case, Wrk(case, folder), options, report)
 
 
-def _lacks_peer(case: Case, report: Report) -> bool:
-    lacking = peers.missing(case.peer)
+def _lacks_something(case: Case, report: Report) -> bool:
+    lacking = certificate.missing() if case.tls else peers.missing(case.peer)
     if lacking:
         report.skipped[case.name] = f"not installed: {lacking}"
         _say(f"{case.name}: skipped, not installed: {lacking}")

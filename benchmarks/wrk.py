@@ -53,9 +53,10 @@ class Wrk:
         Raises:
             RuntimeError: wrk failed, or got no answer at all.
         """
+        scheme = "https" if self._case.tls else "http"
         command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{seconds}s", "-s"]
         done = subprocess.run(
-            [*command, str(self._script), f"http://127.0.0.1:{port}{self._case.path}"],
+            [*command, str(self._script), f"{scheme}://127.0.0.1:{port}{self._case.path}"],
             capture_output=True,
             text=True,
             timeout=seconds + 30,

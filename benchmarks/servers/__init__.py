@@ -11,9 +11,11 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.cases import Case
+from benchmarks.certificate import certificate
 from benchmarks.servers import nginx
 
 __all__ = ["SERVERS", "Server", "client_missing"]
@@ -32,6 +34,7 @@ class Server:
         missing: What has to be installed before it can run; empty when nothing.
         speaks_http: Whether it reads its requests.
         runs_lua: Whether its handlers are those in Lua.
+        secure: Gives the command line of the same with TLS; None when it has none.
     """
 
     name: str
@@ -40,9 +43,12 @@ class Server:
     missing: Callable[[], str]
     speaks_http: bool = True
     runs_lua: bool = False
+    secure: Callable[[int, Path], Sequence[str]] | None = None
 
     def takes_part(self, case: Case) -> bool:
         """Whether it can do what a case asks for."""
+        if case.tls and self.secure is None:
+            return False
         return (self.speaks_http or case.plain) and (self.runs_lua or not case.lua)
 
 
@@ -89,6 +95,20 @@ def _hypercorn(port: int, _folder: Path) -> Sequence[str]:
     ]
 
 
+def _with_files(
+    command: Callable[[int, Path], Sequence[str]], chain_option: str, key_option: str
+) -> Callable[[int, Path], Sequence[str]]:
+    """The same with options for the files of a certificate."""
+
+    def secure(port: int, folder: Path) -> Sequence[str]:
+        chain, key = certificate()
+        # in front of the application's name
+        *options, last = command(port, folder)
+        return [*options, chain_option, str(chain), key_option, str(key), last]
+
+    return secure
+
+
 _ALL = (
     Server(
         "trio_lua",
@@ -96,6 +116,7 @@ _ALL = (
         _module("trio_lua_server"),
         _packages("trio_lua"),
         runs_lua=True,
+        secure=_module("trio_lua_server", "--tls"),
     ),
     Server(
         "trio_lua-task",
@@ -118,12 +139,22 @@ _ALL = (
         _packages("trio_lua"),
         runs_lua=True,
     ),
-    Server("nginx-lua", "nginx + lua module", nginx.command, nginx.missing, runs_lua=True),
+    Server(
+        "nginx-lua",
+        "nginx + lua module",
+        nginx.command,
+        nginx.missing,
+        runs_lua=True,
+        secure=partial(nginx.command, tls=True),
+    ),
     Server(
         "granian-rsgi",
         "granian, RSGI",
         _granian("rsgi", "benchmarks.servers.rsgi:app"),
         _packages("granian", "uvloop"),
+        secure=_with_files(
+            _granian("rsgi", "benchmarks.servers.rsgi:app"), "--ssl-certificate", "--ssl-keyfile"
+        ),
     ),
     Server(
         "granian-asgi",
@@ -136,8 +167,15 @@ _ALL = (
         "uvicorn (uvloop, httptools)",
         _uvicorn,
         _packages("uvicorn", "uvloop", "httptools"),
+        secure=_with_files(_uvicorn, "--ssl-certfile", "--ssl-keyfile"),
     ),
-    Server("hypercorn-trio", "hypercorn, trio worker", _hypercorn, _packages("hypercorn")),
+    Server(
+        "hypercorn-trio",
+        "hypercorn, trio worker",
+        _hypercorn,
+        _packages("hypercorn"),
+        secure=_with_files(_hypercorn, "--certfile", "--keyfile"),
+    ),
     Server(
         "trio-echo",
         "bare trio, answers without reading",

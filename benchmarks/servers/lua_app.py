@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from benchmarks import peers
 from benchmarks.cases import BODY, LARGE, SUSPEND
+from benchmarks.certificate import certificate
 
 __all__ = ["conf"]
 
@@ -23,7 +26,9 @@ http {{
     keepalive_requests 1000000000;
     default_type text/plain;
     lua_shared_dict store 10m;
+    lua_ssl_protocols TLSv1.2;
     init_by_lua_block {{
+        sessions = {{}}
         large = string.rep("{LARGE[:1].decode()}", {len(LARGE)})
         keys = {{}}
         for i = 1, 1000 do
@@ -33,7 +38,7 @@ http {{
     }}
 
     server {{
-        listen 127.0.0.1:PORT backlog=4096;
+        listen 127.0.0.1:PORT LISTEN backlog=4096;
 
         location /hello {{
             content_by_lua_block {{
@@ -136,6 +141,17 @@ http {{
                 ngx.say("{_HELLO}")
             }}
         }}
+        location /handshake {{
+            content_by_lua_block {{
+                local sock, sessions = ngx.socket.tcp(), sessions
+                assert(sock:connect("127.0.0.1", TLS))
+                sessions.peer = assert(sock:sslhandshake(sessions.peer, "localhost", false))
+                assert(sock:send("hello\\n"))
+                assert(sock:receive() == "done")
+                sock:close()
+                ngx.say("{_HELLO}")
+            }}
+        }}
         location /upstream {{
             content_by_lua_block {{
                 local sock = ngx.socket.tcp()
@@ -163,8 +179,18 @@ http {{
 """
 
 
-def conf(port: int, main: str = "") -> str:
-    """The configuration; ``main`` goes before its blocks."""
-    conf = _CONF.replace("PORT", str(port))
-    conf = conf.replace("REDIS", str(peers.port("redis"))).replace("PEER", str(peers.port("peer")))
+def conf(port: int, main: str = "", *, tls: bool = False) -> str:
+    """The configuration; ``main`` goes before its blocks, ``tls`` makes its server speak TLS."""
+    conf = _CONF
+    if tls:
+        chain, key = certificate()
+        conf = conf.replace("LISTEN", "ssl")
+        conf = conf.replace(
+            "location /hello",
+            f"ssl_certificate {chain}; ssl_certificate_key {key};\nlocation /hello",
+        )
+    values = {"LISTEN": "", "PORT": port}
+    values |= {name.upper(): peers.port(name) for name in peers.PEERS}
+    for name, value in values.items():
+        conf = re.sub(rf"\b{name}\b", str(value), conf)
     return main + conf

@@ -40,10 +40,10 @@ def missing() -> str:
     return "nginx's lua module" if modules is None else ""
 
 
-def command(port: int, folder: Path) -> Sequence[str]:
+def command(port: int, folder: Path, *, tls: bool = False) -> Sequence[str]:
     program, modules = _nginx()
     main = "".join(f"load_module {file};\n" for file in modules or ())
     main += "worker_processes 1;\ndaemon off;\npid nginx.pid;\nerror_log stderr warn;\n"
     file = folder / "nginx.conf"
-    file.write_text(lua_app.conf(port, main))
+    file.write_text(lua_app.conf(port, main, tls=tls))
     return [program, "-p", str(folder), "-c", str(file), "-e", "stderr"]

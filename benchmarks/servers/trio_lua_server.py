@@ -21,8 +21,8 @@ from trio_lua.server.worker import Worker
 __all__ = ["main"]
 
 
-async def _serve(port: int, mode: str) -> None:
-    text = lua_app.conf(port)
+async def _serve(port: int, mode: str, tls: bool) -> None:
+    text = lua_app.conf(port, tls=tls)
     if mode == "unbounded":
         text = text.replace("http {", "http { lua_cpu_budget 0; lua_cpu_warning 0;", 1)
     config = nginx.loads(text)
@@ -45,8 +45,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--mode", choices=("parked", "task", "h11", "unbounded"), default="parked")
+    parser.add_argument("--tls", action="store_true")
     options = parser.parse_args()
-    trio.run(_serve, options.port, options.mode)
+    trio.run(_serve, options.port, options.mode, options.tls)
 
 
 if __name__ == "__main__":

@@ -329,14 +329,22 @@ class Sockets:
             self._close(number)
             return failure(error)
 
-    def _session(self, number: int) -> int | None:
-        """Keep the TLS session of a connection; its number, None when there is none."""
+    def _session(self, number: int, known: int) -> int | None:
+        """Keep the TLS session of a connection; its number, None when there is none.
+
+        It is the known one when that was resumed: each look at a session makes a copy of it, certificates and all.
+        """
         link = self._sockets.get(number)
         sock = None if link is None else link.sock
-        if not isinstance(sock, ssl.SSLSocket) or sock.session is None:
+        if not isinstance(sock, ssl.SSLSocket):
+            return None
+        if known in self._sessions and sock.session_reused:
+            return known
+        session = sock.session
+        if session is None:
             return None
         self._last += 1
-        self._sessions[self._last] = sock.context, sock.session
+        self._sessions[self._last] = sock.context, session
         return self._last
 
     def _resumable(self, number: int) -> bool | None:

@@ -33,9 +33,13 @@ local function sweep()
     end
 end
 
-local function session_of(u)
-    local number = py.tcp_session(u.id)
-    if number then
+-- The session of a connection, which may have begun as another one's.
+local function session_of(u, reused)
+    local known = reused and reused.session or 0
+    local number = py.tcp_session(u.id, known)
+    if number == known then
+        return reused
+    elseif number then
         return ffi_gc(session_type(number), drop_session)
     end
 end
@@ -84,7 +88,7 @@ function methods.sslhandshake(sock, reused, name, verify, _status, ...)
     if reused == false then
         return true
     end
-    return session_of(u)
+    return session_of(u, session)
 end
 
 -- Methods that OpenResty got later, behind those that its metatable has had from the beginning.
