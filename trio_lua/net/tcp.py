@@ -278,8 +278,6 @@ class TcpSocket:
             SocketError: The connection failed.
         """
         readable = self.readable
-        if not readable.ready:
-            return None
         assert self.sock is not None
         try:
             data = self.sock.recv(size)
