@@ -12,12 +12,14 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import trio
 
 from trio_lua.config.model import Settings
 from trio_lua.errors import TrioLuaError
+from trio_lua.lua.driver import attempt
 from trio_lua.lua.ops import OpTable
 from trio_lua.net.errors import SocketError, text_of
 from trio_lua.net.network import Network, SystemNetwork
@@ -108,7 +110,7 @@ class Sockets:
         for name in _CALLS:
             table.call(f"tcp_{name}", getattr(self, f"_{name}"))
         for name in ("connect", "receive", "send", "tls"):
-            table.op(f"tcp_{name}", getattr(self, f"_{name}_op"))
+            table.op(f"tcp_{name}", getattr(self, f"_{name}_op"), inline=name == "receive")
         table.call("is_address", _is_address)
 
     @property
@@ -372,8 +374,12 @@ class Sockets:
         return (self._sockets[number].reused,)
 
     async def _receive_op(
-        self, _owner: Any, number: int, size: int, seconds: float
+        self, owner: Any, number: int, size: int, seconds: float
     ) -> tuple[bytes] | Failure:
+        if owner.inline:
+            found = await attempt(owner, partial(self._receive, number, size))
+            if found is not None:
+                return found if found.__class__ is tuple else (found,)
         try:
             with _Closing(self, number) as link:
                 return (await link.receive(size, seconds),)

@@ -13,6 +13,8 @@ A request starts *inline*, in the task that received it, because most requests n
 their own would cost more than they do. The engine is written as ordinary coroutine functions all the
 same. Before anything that really waits, :func:`detach` yields one mark to whoever drives the
 coroutine inline; it then gives the half-run coroutine to a new task (:func:`resume_detached`), where it goes on.
+An answer of a near server often comes while other requests have their turn: :func:`attempt` lets whoever drives the
+coroutine look again then, and many requests that wait for one never become tasks.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import trio
 
 from trio_lua.lua.ops import Op, OpTable
 
-__all__ = ["DETACH", "Driver", "Outcome", "Owner", "detach", "resume_detached"]
+__all__ = ["DETACH", "Driver", "Outcome", "Owner", "attempt", "detach", "resume_detached"]
 
 
 class Outcome(IntEnum):
@@ -78,8 +80,30 @@ async def detach(owner: Owner) -> None:
 
 
 @types.coroutine
+def _yield_attempt(call: Callable[[], Any]) -> Generator[object, Any, Any]:
+    return (yield call)
+
+
+async def attempt(owner: Owner, call: Callable[[], Any]) -> Any:
+    """Leave the inline run, unless ``call`` has something for an answer once others have had their turn.
+
+    Args:
+        owner: It is inline.
+        call: Does not wait and does not raise; None means that it has no answer yet. Who drives the coroutine may
+            call it, or not.
+
+    Returns:
+        What it has returned. None: from here on the coroutine is a task of its own.
+    """
+    value = await _yield_attempt(call)
+    if value is None:
+        owner.inline = False
+    return value
+
+
+@types.coroutine
 def resume_detached(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Go on, in a task, with a coroutine that yielded :data:`DETACH` when it ran inline."""
+    """Go on, in a task, with a coroutine that yielded :data:`DETACH` or an attempt when it ran inline."""
     value: Any = None
     while True:
         try:

@@ -52,7 +52,7 @@ class OpTable:
             function: What the driver awaits.
             spawns: It starts tasks in its owner's ``nursery``, which lasts as long as the handler.
             inline: It may run in the task that received the request, because it often need not wait, and calls
-                :func:`trio_lua.lua.driver.detach` before it does.
+                :func:`trio_lua.lua.driver.detach` or :func:`~trio_lua.lua.driver.attempt` before it does.
 
         Raises:
             ValueError: The name is taken.

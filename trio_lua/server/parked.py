@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 
 from trio_lua.errors import ProtocolError
-from trio_lua.lua.driver import resume_detached
+from trio_lua.lua.driver import DETACH, resume_detached
 from trio_lua.net.poller import READ, new_poller
 from trio_lua.server.connection import Connection, Served
 from trio_lua.server.listener import Endpoint
@@ -39,6 +40,8 @@ _BATCH = 64
 ACCEPT_BATCH = 64
 #: Pipelined requests served before other connections get their turn.
 _PIPELINE_BATCH = 16
+#: How often requests look again in one turn for what they wait for.
+_ATTEMPTS = 4
 #: Pause after the system ran out of descriptors or memory (nginx: accept_mutex_delay).
 _EXHAUSTED_PAUSE = 0.5
 
@@ -88,6 +91,8 @@ class ParkedDriver:
         self._unwatched: set[int] = set()
         self._listeners: dict[int, tuple[socket.socket, Endpoint]] = {}
         self._again: deque[Connection] = deque()
+        #: Requests that wait for something that may come while others have their turn.
+        self._trying: list[tuple[Connection, Any, Callable[[], Any]]] = []
 
     def listen(self, sock: socket.socket, endpoint: Endpoint) -> None:
         """Accept connections from a listening, non-blocking socket."""
@@ -125,7 +130,11 @@ class ParkedDriver:
                         self._accept(*listeners[fd])
                     else:
                         self._unwatch(fd)
+                if self._trying:
+                    self._try_again()
         finally:
+            for _, coroutine, _ in self._trying:
+                coroutine.close()
             for conn in list(parked.values()):
                 self.close(conn)
             epoll.close()
@@ -257,7 +266,7 @@ class ParkedDriver:
                     return
                 coroutine = worker.serve_request(conn, found)
             try:
-                coroutine.send(None)
+                mark = coroutine.send(None)
             except StopIteration:
                 if conn.closed:
                     self._forget(conn)
@@ -266,11 +275,56 @@ class ParkedDriver:
                     worker.rest(conn)
                     return
                 continue
-            # It waits: from here on it is a task.
-            self._park_out(conn)
-            self._nursery.start_soon(self._task, conn, coroutine)
+            self._suspended(conn, coroutine, mark)
             return
         self._again.append(conn)
+
+    def _suspended(self, conn: Connection, coroutine: Any, mark: Any) -> None:
+        """A request waits; its connection is left alone, as most clients send nothing before they have their answer."""
+        self._parked.pop(conn.fd, None)
+        conn.deadline = math.inf
+        if mark is DETACH:
+            self._nursery.start_soon(self._task, conn, coroutine)
+        else:
+            self._trying.append((conn, coroutine, mark))
+
+    def _try_again(self) -> None:
+        """Others have had their turn: let requests go on whose answers have come; the rest become tasks."""
+        for _ in range(_ATTEMPTS):
+            trying, self._trying = self._trying, []
+            for conn, coroutine, attempt in trying:
+                value = attempt()
+                if value is None:
+                    self._nursery.start_soon(self._task, conn, coroutine)
+                else:
+                    self._go_on(conn, coroutine, value)
+            if not self._trying:
+                return
+        for conn, coroutine, _ in self._trying:
+            self._nursery.start_soon(self._task, conn, coroutine)
+        self._trying.clear()
+
+    def _go_on(self, conn: Connection, coroutine: Any, value: Any) -> None:
+        try:
+            mark = coroutine.send(value)
+        except StopIteration:
+            self._ended(conn)
+        else:
+            self._suspended(conn, coroutine, mark)
+
+    def _ended(self, conn: Connection) -> None:
+        """A request that has waited is over."""
+        if conn.closed:
+            self._drop(conn)
+            return
+        self._parked[conn.fd] = conn
+        if conn.fd in self._unwatched:
+            self._unwatched.remove(conn.fd)
+            self._epoll.register(conn.fd, self._mask)
+        if conn.pending:
+            self.pump(conn)
+        else:
+            self._worker.rest(conn)
 
     def _wait_for_head(self, conn: Connection) -> None:
         """More of a head has to come; the time for all of it runs from its first byte."""
@@ -288,23 +342,8 @@ class ParkedDriver:
         except BaseException:
             self._drop(conn)
             raise
-        if conn.closed:
-            self._drop(conn)
-            return
-        self._parked[conn.fd] = conn
-        if conn.fd in self._unwatched:
-            self._unwatched.remove(conn.fd)
-            self._epoll.register(conn.fd, self._mask)
         self._worker.tick()
-        if conn.pending:
-            self.pump(conn)
-        else:
-            self._worker.rest(conn)
-
-    def _park_out(self, conn: Connection) -> None:
-        """Leave a connection alone: most clients send nothing before they have their answer."""
-        self._parked.pop(conn.fd, None)
-        conn.deadline = float("inf")
+        self._ended(conn)
 
     def _unwatch(self, fd: int) -> None:
         """A client has sent more, or left, while its request is a task, which looks after that."""
