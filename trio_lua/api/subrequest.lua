@@ -86,6 +86,8 @@ end
 
 -- Let Python know a request. It may end without having run: its thread can be killed before the operation begins.
 local function register(parent, r)
+    -- what log lines say is done (" while sending to client") was another request's
+    (parent.main or parent).doing = nil
     local unfinished = parent.unfinished
     if not unfinished then
         unfinished = {}

@@ -151,3 +151,28 @@ async def test_keys_are_escaped(site: Open) -> None:
             client = await server.running.connect()
             assert (await client.get("/m"))[0] == 404
             assert memcached.lines == [b"get a%20b%25"]
+
+
+async def test_what_log_lines_say_is_done(site: Open) -> None:
+    """It is said until the next request begins, as nginx does it."""
+    text = """
+        location /m { set $memc_key k; memc_pass 127.0.0.1:PORT; }
+        location /plain { return 200 plain; }
+        location /t { content_by_lua_block {
+            ngx.location.capture("/m")
+            ngx.log(ngx.ERR, "after memcached")
+            ngx.location.capture("/plain")
+            ngx.log(ngx.ERR, "after another")
+        } }
+    """
+    async with (
+        upstream(Memcached().serve) as peer,
+        site(text.replace("PORT", str(peer.port))) as server,
+    ):
+        await server.text("/t")
+        lines = [line.partition(", client")[0] for line in server.running.log.text().splitlines()]
+        server.running.log.records.clear()
+    assert [line[line.index("after") :] for line in lines if "after" in line] == [
+        "after memcached while sending to client",
+        "after another",
+    ]
