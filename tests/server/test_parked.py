@@ -183,3 +183,16 @@ async def test_many_waits_of_one_request_in_a_turn(peers: Peers, tasks: Tasks) -
         assert (await client.response())[2] == b"done"
         trio.lowlevel.remove_instrument(tasks)
     assert tasks.count == 1
+
+
+async def test_a_request_behind_one_that_was_a_task(peers: Peers, tasks: Tasks) -> None:
+    async with serve(nginx(CONF), network=peers) as running:
+        client = await running.connect()
+        trio.lowlevel.add_instrument(tasks)
+        send(client, "/ask", "/ask")
+        for count in (1, 2):
+            await trio.testing.wait_all_tasks_blocked()
+            assert tasks.count == count
+            peers.peers[-1].send(b"x\n")
+            assert (await client.response())[2] == b"x;"
+        trio.lowlevel.remove_instrument(tasks)

@@ -93,6 +93,8 @@ class ParkedDriver:
         self._again: deque[Connection] = deque()
         #: Requests that wait for something that may come while others have their turn.
         self._trying: list[tuple[Connection, Any, Callable[[], Any]]] = []
+        #: Whether others still have their turn.
+        self._serving = False
 
     def listen(self, sock: socket.socket, endpoint: Endpoint) -> None:
         """Accept connections from a listening, non-blocking socket."""
@@ -122,6 +124,7 @@ class ParkedDriver:
                 else:
                     await wait_readable(fileno)
                 worker.tick()
+                self._serving = True
                 for fd, _mask in poll(0, _BATCH):
                     conn = parked.get(fd)
                     if conn is not None:
@@ -132,6 +135,7 @@ class ParkedDriver:
                         self._unwatch(fd)
                 if self._trying:
                     self._try_again()
+                self._serving = False
         finally:
             for _, coroutine, _ in self._trying:
                 coroutine.close()
@@ -283,7 +287,7 @@ class ParkedDriver:
         """A request waits; its connection is left alone, as most clients send nothing before they have their answer."""
         self._parked.pop(conn.fd, None)
         conn.deadline = math.inf
-        if mark is DETACH:
+        if mark is DETACH or not self._serving:
             self._nursery.start_soon(self._task, conn, coroutine)
         else:
             self._trying.append((conn, coroutine, mark))
