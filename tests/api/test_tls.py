@@ -15,6 +15,8 @@ import trio.testing
 import trustme
 from serving import nginx
 
+from trio_lua.errors import ConfigError
+
 Serve = Callable[..., Any]
 
 
@@ -399,3 +401,14 @@ async def test_dates_of_certificates(serve: Serve, authority: trustme.CA, truste
             code = "ngx.say(sock:sslhandshake(nil, 'test.local', true))"
             said += (await run(serve, port, code, f"lua_ssl_trusted_certificate {trusted};"))[0]
     assert said == ["nil10: certificate has expired", "nil9: certificate is not yet valid"]
+
+
+async def test_key_log(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
+    async with tls_server(server_context(authority)) as port:
+        lines, _ = await run(
+            serve, port, "ngx.say(sock:sslhandshake(false))", f"lua_ssl_key_log {tmp_path}/keys;"
+        )
+    assert lines == ["true"]
+    assert "CLIENT_TRAFFIC_SECRET_0" in (tmp_path / "keys").read_text()
+    with pytest.raises(ConfigError, match=r"open.*failed"):
+        nginx(f"lua_ssl_key_log {tmp_path}/none/keys;")

@@ -164,6 +164,7 @@ class Sockets:
                     settings.lua_ssl_crl,
                     settings.lua_ssl_certificate,
                     settings.lua_ssl_certificate_key,
+                    settings.lua_ssl_key_log,
                 )
             ),
         }

@@ -277,6 +277,7 @@ class Settings:
     lua_ssl_crl: str | None = None
     lua_ssl_certificate: str | None = None
     lua_ssl_certificate_key: str | None = None
+    lua_ssl_key_log: str | None = None
 
     # responses and files
     root: Template = field(default_factory=lambda: Template("html", ("html",)))

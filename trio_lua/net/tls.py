@@ -54,6 +54,7 @@ class TlsSettings:
         crl: File with revocation lists.
         certificate: File with the client's certificate.
         key: File with its key.
+        key_log: File that gets the secrets of connections, for who wants to read what they carry.
     """
 
     protocols: tuple[str, ...]
@@ -63,6 +64,7 @@ class TlsSettings:
     crl: str | None = None
     certificate: str | None = None
     key: str | None = None
+    key_log: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,8 @@ def _new_context(
     ciphers = with_system_level(settings.ciphers)
     if ciphers != "DEFAULT":
         context.set_ciphers(ciphers)
+    if settings.key_log is not None:
+        context.keylog_filename = settings.key_log
     if verify and settings.trusted:
         context.load_verify_locations(settings.trusted)
     if verify and settings.crl:

@@ -115,6 +115,17 @@ def _ssl_file(use: Use) -> None:
     use.put(use.name, path if use.args[0] else None)
 
 
+@TABLE.directive("lua_ssl_key_log", Context.SETTING, takes(1))
+def _ssl_key_log(use: Use) -> None:
+    path = os.path.join(use.build.folder, use.args[0])
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise use.error(f'open() "{path}" failed ({error.errno}: {error.strerror})') from None
+    use.put(use.name, path)
+
+
 @TABLE.directive("lua_shared_dict", Context.HTTP, takes(2))
 def _shared_dict(use: Use) -> None:
     name, text = use.args
