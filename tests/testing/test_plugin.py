@@ -275,6 +275,20 @@ async def test_incomplete(lua_client):
     await lua_client.get("/")
 
 
+@pytest.mark.lua(config="location / { contnt_by_lua_block { ngx.say(1) } }")
+async def test_configuration(lua_client):
+    pass
+
+
+async def test_nothing(lua_client):
+    pass
+
+
+@pytest.mark.lua("ngx.say(1)")
+async def test_patch(lua_patch):
+    lua_patch("ngx.nothing.id", "7")
+
+
 @pytest.mark.lua("local client = require('client')\\nclient.fetch()", package_path="./?.lua")
 async def test_socket(lua_client, lua_network):
     lua_network.silent("peer", 7)
@@ -293,7 +307,7 @@ def test_failures_that_a_person_can_read(pytester: pytest.Pytester) -> None:
     )
     pytester.makepyfile(FAILING)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
-    result.assert_outcomes(passed=2, failed=7, errors=1)
+    result.assert_outcomes(passed=2, failed=10, errors=1)
     lines = result.stdout
     lines.fnmatch_lines(["unexpected records in error.log:", "*content_by_lua*:2: oops*"])
     # a failure shows requests, the log with source lines, and what threads do
@@ -329,6 +343,19 @@ def test_failures_that_a_person_can_read(pytester: pytest.Pytester) -> None:
             "*no more*",
         ]
     )
+    # what happens inside of the kit is left out
+    lines.fnmatch_lines(
+        [
+            'ConfigError: unknown directive "contnt_by_lua_block" in nginx.conf:6',
+            'did you mean "content_by_lua_block"?',
+            "*",
+            "ValueError: nothing to serve: *",
+            "*",
+            ">       lua_patch(*",
+            "E       trio_lua.errors.LuaError: there is no nothing",
+        ],
+    )
+    lines.no_fnmatch_line("*trio_lua/testing/vm.py*")
     lines.fnmatch_lines(
         ["left behind:", "*leaked*, written at ./leaky.lua:3 < content*:2*", "* 3 | leaked = 1"]
     )

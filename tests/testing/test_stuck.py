@@ -104,6 +104,7 @@ async def late(lua_server):
     await trio.Event().wait()
 
 
+@pytest.mark.lua("ngx.say(1)")
 async def test_teardown(late):
     pass
 
@@ -138,7 +139,7 @@ def test_reports(pytester: pytest.Pytester) -> None:
             "*- requests -*",
         ]
     )
-    lines.fnmatch_lines(["*.py:13 in late", "*13 | await trio.Event().wait()"])
+    lines.fnmatch_lines(["*.py:* in late", "* | await trio.Event().wait()"])
     lines.fnmatch_lines(["*at test:1, waiting for an operation*"])
     lines.fnmatch_lines(["*at wait_spec.lua:4, waiting*", "*4 | require*sleep_forever()"])
     assert "Traceback" not in lines.str()

@@ -173,10 +173,18 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, Any, None]:
     """A failed test shows what its servers have to say."""
+    plain = None
+    ours = "lua_clock" in getattr(item, "fixturenames", ())
+    if call.excinfo is not None and ours and not item.config.getoption("fulltrace"):
+        from trio_lua.testing.shorten import shorten
+
+        plain = shorten(call.excinfo)
     outcome = yield
     report = outcome.get_result()
     if report.failed:
         item.stash[_FAILED] = True
+        if plain is not None:
+            report.longrepr = plain
     trace = item.stash.get(_TRACE, None)
     if report.failed and trace is not None:
         report.sections.append(("trace", "\n".join(trace.lines)))
@@ -189,7 +197,7 @@ def pytest_runtest_makereport(
         if isinstance(error, (Leak, Stuck)):
             # the way through the kit says nothing
             report.longrepr = str(error)
-        elif isinstance(error, LuaError) and error.traceback:
+        elif isinstance(error, LuaError) and "\t" in error.traceback:
             report.sections.append(("Lua traceback", reports[0].annotated(error.traceback)))
         for one in reports:
             shown = one.sections()

@@ -77,8 +77,10 @@ def configuration(
 
     Raises:
         ConfigError: The configuration cannot be used.
-        ValueError: There is no handler for requests in that phase.
+        ValueError: There is no handler for requests in that phase; there is both a source and one of the parts.
     """
+    if source is not None and (config or main_config):
+        raise ValueError("either a source, or the parts of a configuration: config and main_config")
     folder = os.fspath(prefix)
     if folder and not folder.endswith("/"):
         folder += "/"
@@ -284,7 +286,13 @@ async def open_server(
         ConfigError: The configuration cannot be used.
         LuaError: ``init_by_lua*`` failed.
         Leak: At the end: something was left.
+        ValueError: There is nothing to serve, or too much.
     """
+    if source is None and not options.get("config") and not options.get("http_config"):
+        raise ValueError(
+            "nothing to serve: say what by @pytest.mark.lua(...), by the fixture lua_conf, "
+            "or by lua_conf in pytest's configuration"
+        )
     # nothing goes to real files, and all that is wrong to where the test looks
     conf = map_settings(
         without_implied_logs(configuration(source, **options)),

@@ -193,9 +193,12 @@ class Lua:
         module, colon, path = target.rpartition(":")
         *tables, field = path.split(".")
         root = f"require({_quoted(module)})" if colon else "_G"
-        steps = "".join(f"[{_quoted(table)}]" for table in tables)
+        steps = "".join(f"t = step(t, {_quoted(table)}) " for table in tables)
         self.execute(
-            f"local t = {root}{steps} rawset(t, {_quoted(field)}, {value}\n)", f"patch of {target}"
+            "local function step(t, name) "
+            "return type(t) == 'table' and t[name] or error('there is no ' .. name, 0) end "
+            f"local t = {root} {steps} rawset(t, {_quoted(field)}, {value}\n)",
+            f"patch of {target}",
         )
 
 
