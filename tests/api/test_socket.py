@@ -19,6 +19,7 @@ from upstream import echo, say, silent, upstream
 import trio_lua.api
 from trio_lua.lua.ops import OpTable
 from trio_lua.lua.vm import VM
+from trio_lua.net.network import SystemNetwork
 
 Serve = Callable[..., Any]
 
@@ -635,6 +636,30 @@ class TestPool:
                 assert answers["b"] == ["timeout"]
                 assert "lua tcp socket queued connect timed out" in running.log.text(4)
                 assert peer.accepted == 2
+
+    @pytest.mark.parametrize("begun", [False, True])
+    async def test_a_place_in_the_pool_is_given_back(self, serve: Serve, begun: bool) -> None:
+        """By a thread that is killed while it connects, even before that has begun."""
+
+        class Silent(SystemNetwork):
+            def resolver(self, words: Any) -> Any:
+                return self
+
+            async def resolve(self, name: str) -> Any:
+                await trio.sleep_forever()
+
+        async with upstream(echo) as peer:
+            code = f"""
+                local options = {{ pool = "p", pool_size = 1, backlog = 1 }}
+                local th = ngx.thread.spawn(function() ngx.socket.connect("silent.test", 80, options) end)
+                {"ngx.sleep(0)" if begun else ""}
+                ngx.say(ngx.thread.kill(th))
+                ngx.say((ngx.socket.connect("127.0.0.1", {peer.port}, options)) ~= nil)
+            """
+            config = page(code, settings="resolver 127.0.0.1;")
+            async with serve(config, network=Silent()) as running:
+                assert await body(running) == ["1", "true"]
+                assert running.worker.runtime.sockets.open == 0
 
 
 class TestThreads:

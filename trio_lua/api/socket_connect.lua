@@ -108,10 +108,12 @@ function methods.connect(...)
             return 1
         end
         suspended()
-        u.connecting = S.th.id
+        local th = S.th
+        -- whoever kills the thread closes the socket
+        u.connecting, th.connecting = th.id, u
         id, reused, line, level = suspend(ops.tcp_connect, id, u.connect_timeout, conf.resolver,
             conf.resolver_timeout)
-        u.connecting = nil
+        u.connecting, th.connecting = nil, nil
         if id then
             return 1
         end

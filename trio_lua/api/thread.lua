@@ -97,5 +97,10 @@ function thread.kill(co)
         return nil, "already waited or killed"
     end
     rt.kill_thread(th)
+    local socket = th.connecting
+    if socket then
+        -- its operation may not have begun, and then nobody else gives back its place in a pool
+        socket:finalize()
+    end
     return 1
 end
