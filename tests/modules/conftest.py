@@ -1,4 +1,4 @@
-"""A worker whose configuration is written in nginx's language, with the bundled modules."""
+"""A server of the kit whose configuration has the bundled modules."""
 
 from __future__ import annotations
 
@@ -7,30 +7,42 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from serving import Client, Running
-from serving import serve_task as serve
+import trio
+from serving import Client, MemoryLog, serve_task
 
 from trio_lua.config.nginx import loads
 from trio_lua.modules import BUNDLED
+from trio_lua.testing import LuaServer, open_server
 
-__all__ = ["serve"]
+__all__ = ["serve_task"]
 
 
 class Site:
-    """A running worker and one client of it."""
+    """A running server.
 
-    def __init__(self, running: Running, client: Client) -> None:
-        self.running = running
+    Attributes:
+        server: The kit's.
+        log: Its error.log.
+        client: A client that speaks in raw bytes.
+    """
+
+    def __init__(self, server: LuaServer, log: MemoryLog, client: Client) -> None:
+        self.server = server
+        self.log = log
         self.client = client
-        self.log = running.log
+
+    async def connect(self) -> Client:
+        """Another one."""
+        return Client(await self.server.connect())
 
     async def get(
         self, target: str, *lines: str, host: str = "localhost"
     ) -> tuple[int, dict[str, str], str]:
         """Status, headers in lower case, body; on a connection of its own."""
-        client = await self.running.connect()
-        status, headers, body = await client.get(target, *lines, host=host)
-        return status, headers, body.decode("utf-8", "surrogateescape")
+        headers = [("Host", host), *((name, value) for name, value in map(_header, lines))]
+        response = await self.server.get(target, headers=headers)
+        body = response.body.decode("utf-8", "surrogateescape")
+        return response.status, dict(response.headers), body
 
     async def text(self, target: str, *lines: str, host: str = "localhost") -> str:
         """The body of a response with status 200."""
@@ -39,16 +51,17 @@ class Site:
         return body
 
     async def post(self, target: str, body: str) -> str:
-        head = f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-        client = await self.running.connect()
-        await client.send((head + body).encode())
-        status, _headers, data = await client.response()
-        assert status == 200, self.log.text()
-        return data.decode()
+        response = await self.server.post(target, body=body)
+        assert response.status == 200, self.log.text()
+        return response.text
+
+
+def _header(line: str) -> list[str]:
+    return line.split(": ", 1)
 
 
 @pytest.fixture
-def site(serve: Callable[..., Any]) -> Callable[..., Any]:
+def site() -> Callable[..., Any]:
     """``async with site(locations, http=...) as site``: a server with these directives.
 
     Several texts are as many servers, the first that of the host ``row0``: for tables (see :func:`serving.row`).
@@ -63,7 +76,11 @@ def site(serve: Callable[..., Any]) -> Callable[..., Any]:
             for number, server in enumerate(servers)
         )
         text = f"events {{}} http {{ access_log off; {http} {blocks} }}"
-        async with serve(loads(text, modules=modules, prefix=prefix)) as running:
-            yield Site(running, await running.connect())
+        log = MemoryLog()
+        async with open_server(loads(text, modules=modules, prefix=prefix), log=log) as server:
+            with trio.fail_after(30):
+                client = Client(await server.connect())
+                yield Site(server, log, client)
+                await client.aclose()
 
     return open_site

@@ -31,7 +31,7 @@ async def test_statuses(site: Open, given: int, status: int) -> None:
     site_text = SITE.replace("?s=$arg_s", "")
     async with site(site_text) as server:
         for path in ("/t", "/inherits", "/any"):
-            client = await server.running.connect()
+            client = await server.connect()
             seen, headers, body = await client.get(path, f"X-Status: {given}")
             assert seen == status
             assert ("www-authenticate" in headers) == (status == 401)

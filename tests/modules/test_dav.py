@@ -25,7 +25,7 @@ class Files:
     async def send(
         self, method: str, path: str, *lines: str, body: str = ""
     ) -> tuple[int, dict[str, str]]:
-        client = await self._site.running.connect()
+        client = await self._site.connect()
         length = f"Content-Length: {len(body)}\r\n" if body else ""
         head = "".join(f"{line}\r\n" for line in lines) + length
         await client.send(f"{method} {path} HTTP/1.1\r\nHost: here\r\n{head}\r\n{body}".encode())

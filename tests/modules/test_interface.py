@@ -129,9 +129,9 @@ async def test_filters(site: Site, module: Module) -> None:
         modules=[module],
     ) as running:
         status, headers, text = await running.get("/return")
-        assert (status, headers["x-mine"], text) == (404, "/return ", "TEXTend")
+        assert (status, headers["x-mine"], text) == (404, "/return", "TEXTend")
         _status, headers, text = await running.get("/lua")
-        assert (headers["saw"], text) == ("/lua ", "A\nA\nB\nB\nend")
+        assert (headers["saw"], text) == ("/lua", "A\nA\nB\nB\nend")
         _status, headers, text = await running.get("/plain")
         assert "x-mine" not in headers
         assert text == "plain"
@@ -193,7 +193,7 @@ async def test_exceptions(site: Site, module: Module) -> None:
         assert (await running.get("/content"))[0] == 500
         assert (await running.get("/rewrite"))[0] == 500
         for path in ("/header", "/body"):
-            client = await running.running.connect()
+            client = await running.connect()
             await client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             assert not (await client.rest()).endswith(b"0\r\n\r\n")
         assert running.log.text(4).count("raise ZeroDivisionError") == 4
@@ -307,7 +307,7 @@ async def test_others_pay_nothing(site: Site) -> None:
         """location /plain { content_by_lua_block { ngx.say(1) } }
         location /other { more_set_input_headers 'A: 1'; more_set_headers 'A: 1'; echo x; }"""
     ) as running:
-        [server] = running.running.worker.plans.servers.values()
+        [server] = running.server._worker.plans.servers.values()
         plain, other = (server.plans[id(x)] for x in server.server.location.locations)
         assert not plain.rewrite_hooks
         assert not plain.access_hooks

@@ -329,7 +329,7 @@ async def test_client_leaves(site: Open, ignored: bool) -> None:
             await trio.testing.wait_all_tasks_blocked()
 
 
-async def test_slow_client(serve: Open) -> None:
+async def test_slow_client(serve_task: Open) -> None:
     """What the client does not read, the upstream server has to keep."""
     size = 8 << 20
     sent = 0
@@ -345,7 +345,7 @@ async def test_slow_client(serve: Open) -> None:
     async with upstream(endless) as peer:
         text = f"""events {{}} http {{ access_log off; server {{
             location / {{ proxy_pass http://127.0.0.1:{peer.port}; }} }} }}"""
-        async with serve(loads(text, modules=BUNDLED)) as running:
+        async with serve_task(loads(text, modules=BUNDLED)) as running:
             client = await running.connect(slow=True)
             await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             await trio.testing.wait_all_tasks_blocked(0.01)

@@ -143,7 +143,9 @@ async def test_the_clients_head_and_body(site: Site, tmp_path: Path) -> None:
         prefix=f"{tmp_path}/",
     ) as running:
         text = await running.text("/head", "X-A: 1")
-        assert text == "GET /head HTTP/1.1\r\nHost: localhost\r\nX-A: 1\r\n\r\n"
+        assert (
+            text == "GET /head HTTP/1.1\r\nHost: localhost\r\nX-A: 1\r\nConnection: close\r\n\r\n"
+        )
         assert await running.post("/body", "abc") == "[]\n[abc]\nabc[abc]\n"
         assert await running.post("/large", "larger than that") == "[]\nlarger than that"
 

@@ -79,7 +79,7 @@ async def test_commands(site: Open) -> None:
     ):
 
         async def ask(path: str, method: str = "GET", body: str = "") -> tuple[int, str]:
-            client = await server.running.connect()
+            client = await server.connect()
             head = f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
             await client.send((head + body).encode())
             status, headers, text = await client.response(method)
@@ -110,7 +110,7 @@ async def test_commands(site: Open) -> None:
         assert (await ask("/m?key=a", "PATCH"))[0] == 400
         assert (await ask("/m?cmd=verbosity&value=1"))[0] == 502
         assert (await ask("/some?cmd=stats"))[0] == 403
-        server.running.log.records.clear()
+        server.log.records.clear()
 
 
 @pytest.mark.parametrize(
@@ -132,15 +132,15 @@ async def test_answers_that_are_wrong(
     async with upstream(wrong) as peer:
         text = f"location /m {{ set $memc_key k; memc_pass 127.0.0.1:{peer.port}; }}"
         async with site(text) as server:
-            client = await server.running.connect()
+            client = await server.connect()
             await client.send(b"GET /m HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             response = await client.rest()
             assert response.startswith(b"HTTP/1.1 %d " % status)
             if status == 200:
                 # chunked, and without its end
                 assert response.endswith(b"\r\n\r\n9\r\ntoo short\r\n")
-            assert message in server.running.log.text(4)
-            server.running.log.records.clear()
+            assert message in server.log.text(4)
+            server.log.records.clear()
 
 
 async def test_keys_are_escaped(site: Open) -> None:
@@ -148,7 +148,7 @@ async def test_keys_are_escaped(site: Open) -> None:
     async with upstream(memcached.serve) as peer:
         text = f"location /m {{ set $memc_key 'a b%'; memc_pass 127.0.0.1:{peer.port}; }}"
         async with site(text) as server:
-            client = await server.running.connect()
+            client = await server.connect()
             assert (await client.get("/m"))[0] == 404
             assert memcached.lines == [b"get a%20b%25"]
 
@@ -170,8 +170,8 @@ async def test_what_log_lines_say_is_done(site: Open) -> None:
         site(text.replace("PORT", str(peer.port))) as server,
     ):
         await server.text("/t")
-        lines = [line.partition(", client")[0] for line in server.running.log.text().splitlines()]
-        server.running.log.records.clear()
+        lines = [line.partition(", client")[0] for line in server.log.text().splitlines()]
+        server.log.records.clear()
     assert [line[line.index("after") :] for line in lines if "after" in line] == [
         "after memcached while sending to client",
         "after another",

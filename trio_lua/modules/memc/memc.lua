@@ -44,14 +44,22 @@ local REASONS = {
     timeout = "upstream timed out (110: Connection timed out)",
 }
 
-local function broken(r, err)
+local function broken(r, err, sock)
+    if sock then
+        methods.close(sock)
+    end
     raw_log(ERROR, REASONS[err] or err, r)
     return leave(outcome.EXIT, err == "timeout" and TIMED_OUT or BAD_GATEWAY)
 end
 
 local function receive(r, sock)
     local data, err = methods.receive(sock)
-    return data or broken(r, err)
+    return data or broken(r, err, sock)
+end
+
+local function missing(sock)
+    methods.close(sock)
+    return leave(outcome.EXIT, NOT_FOUND)
 end
 
 local function respond(r, status, body)
@@ -69,9 +77,9 @@ local function one_line(r, sock)
     local word = match(line, "^%S+") or ""
     local status = STATUS[word] or (tonumber(word) or word == "VERSION") and OK
     if not status then
-        return broken(r, 'unexpected answer "' .. line .. '"')
+        return broken(r, 'unexpected answer "' .. line .. '"', sock)
     elseif status == NOT_FOUND then
-        return leave(outcome.EXIT, NOT_FOUND)
+        return missing(sock)
     end
     respond(r, status, line .. "\r\n")
 end
@@ -81,11 +89,11 @@ local answers = {}
 function answers.get(r, sock)
     local line = receive(r, sock)
     if line == "END" then
-        return leave(outcome.EXIT, NOT_FOUND)
+        return missing(sock)
     end
     local flags, size = match(line, "^VALUE %S+ (%d+) (%d+)")
     if not size then
-        return broken(r, 'unexpected answer "' .. line .. '"')
+        return broken(r, 'unexpected answer "' .. line .. '"', sock)
     end
     r.vars = r.vars or {}
     r.vars.memc_flags = flags
@@ -95,7 +103,7 @@ function answers.get(r, sock)
         local piece, err = methods.receiveany(sock, min(left, PIECE))
         if not piece then
             -- the client sees that a part is missing
-            return broken(r, err)
+            return broken(r, err, sock)
         end
         left = left - #piece
         emit(r, piece)
@@ -196,7 +204,7 @@ rt.hook("content", "memc", function(r, address)
         ok, err = methods.send(sock, text)
     end
     if not ok then
-        return broken(r, err)
+        return broken(r, err, sock)
     end
     local answer = answers[command] or one_line
     -- in nginx's words, for the lines that are logged from here on
