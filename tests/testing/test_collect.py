@@ -206,6 +206,54 @@ GET /t
 --- what_is_this: 1
 """
 
+NAMES = r"""
+use Test::Nginx::Socket::Lua;
+use Cwd qw(cwd);
+
+my $pwd = cwd();
+$ENV{TEST_NGINX_GREETING} ||= 'hello';
+
+our $HttpConfig = qq{
+    lua_package_path "$pwd/lib/?.lua;;";
+    # it's configuration; with "quotes"
+};
+
+sub read_file {
+    my $infile = shift;
+    open my $in, $infile
+        or die "cannot open $infile for reading: $!";
+    my $text = do { local $/; <$in> };
+    close $in;
+    $text;
+}
+
+our $Script = read_file("none.stp");
+our $Code = <<'_EOC_';
+    ngx.print("$HttpConfig ", require("prices").gross(10))
+_EOC_
+our $Whole = $ENV{TEST_NGINX_NONE} || "location /t { content_by_lua_block { $Code } }";
+
+run_tests();
+
+__DATA__
+
+=== TEST 1: names
+--- http_config eval: $::HttpConfig
+--- config eval
+$::Whole . "location /hello { return 200 $ENV{TEST_NGINX_GREETING}; }"
+--- request eval
+["GET /t", "GET /hello"]
+--- response_body eval
+['$HttpConfig 12', "hello"]
+
+
+
+=== TEST 2: a file that is not there
+--- config eval: $::Script
+--- request
+GET /t
+"""
+
 
 def test_collectors(pytester: pytest.Pytester) -> None:
     path = pytester.path
@@ -215,11 +263,12 @@ def test_collectors(pytester: pytest.Pytester) -> None:
     )
     path.joinpath("prices_spec.lua").write_text(SPEC)
     path.joinpath("a.t").write_text(BLOCKS)
+    path.joinpath("c.t").write_text(NAMES)
     path.joinpath("b.t").write_text(
         "use Test::Nginx::Socket;\nmy $x = `date`;\nrun_tests();\n__DATA__\n=== TEST 1: x\n"
     )
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-rs", "-v")
-    result.assert_outcomes(passed=8, failed=3, skipped=5)
+    result.assert_outcomes(passed=9, failed=3, skipped=6)
     lines = result.stdout
     lines.fnmatch_lines(
         [
@@ -245,6 +294,7 @@ def test_collectors(pytester: pytest.Pytester) -> None:
         [
             '*needs Perl: join "&"*',
             "*needs Perl: my $x = `date`;*",
+            "*needs Perl: $::Script*",
             "*the section what_is_this*",
             "*pending*",
             "*later*",

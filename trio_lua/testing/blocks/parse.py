@@ -1,7 +1,8 @@
 """From a ``*.t`` file to its data blocks.
 
-What stands before ``__DATA__`` is a Perl program. Most of them only say how often and in what order blocks
-run, which does not matter here; one that says more needs Perl, and so does the whole file then.
+What stands before ``__DATA__`` is a Perl program. Most of them say how often and in what order blocks
+run, which does not matter here, and give names to pieces of text; one that does more needs Perl, and so does the whole
+file then.
 """
 
 from __future__ import annotations
@@ -11,19 +12,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trio_lua.testing.blocks.perl import NeedsPerl
+from trio_lua.testing.blocks.perl import NeedsPerl, expression_length
 
-__all__ = ["Block", "NeedsPerl", "Section", "TestFile", "parse_file"]
+__all__ = ["Assignment", "Block", "NeedsPerl", "Section", "TestFile", "parse_file"]
 
 #: Statements of a program that change nothing for a block that runs alone.
 _HARMLESS = re.compile(
-    r"use\s|repeat_each|plan\b|no_long_string|no_diff|no_shuffle|run_tests|workers\(|worker_connections"
-    r"|master_on|master_off|check_accum_error_log|log_level|no_root_location|our \$HtmlDir = html_dir"
-    r"|our \$\w+ = \$t::StapThread::\w+;|env_to_nginx|\$ENV\{\w+\} (\|\|)?= |__END__|1;|timeout\("
-    r"|add_cleanup_handler\(\);"
+    r"(?:use\s|repeat_each|plan\b|no_long_string|no_diff|no_shuffle|run_tests|workers\(|worker_connections"
+    r"|master_on|master_off|check_accum_error_log|log_level|no_root_location"
+    r"|our \$\w+ = \$t::StapThread::\w+;|env_to_nginx|__END__|1;|timeout\(|chomp[ (]"
+    r"|add_cleanup_handler\(\);|our \$\w+;|#)[^\n]*\n"
 )
 _LOG_LEVEL = re.compile(r"^\s*log_level\W+(\w+)", re.MULTILINE)
-_ENVIRONMENT = re.compile(r"^\s*\$ENV\{(\w+)\} (?:\|\|)?= (.*?);", re.MULTILINE)
+_ASSIGNMENT = re.compile(
+    r"(?:our|my)\s+\$(\w+)\s*=\s*|\$ENV\{['\"]?(\w+)['\"]?\}\s*(?:\|\||//)?=\s*"
+)
+_HERE = re.compile(r"<<\s*(['\"]?)(\w+)\1;\n(.*?)^\2\n", re.MULTILINE | re.DOTALL)
+#: A function of suites that use certificates, always the same.
+_READ_FILE = re.compile(r"^sub read_file \{\n.*?^\}\n", re.MULTILINE | re.DOTALL)
+_OWN_FOLDER = "dirname(realpath(abs_path(__FILE__)))"
 _SECTION = re.compile(r"^--- +(\w+)((?: +\w+)*) *(?::(?: +(.*))?)?$")
 
 
@@ -55,6 +62,23 @@ class Block:
     sections: dict[str, Section]
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """What a program gives a name.
+
+    Attributes:
+        name: Of the variable.
+        value: The expression; of a text between two words, the text itself.
+        environment: Whether it is a variable of the environment, which is set only where it is not.
+        plain: Whether the value is text, and no expression.
+    """
+
+    name: str
+    value: str
+    environment: bool = False
+    plain: bool = False
+
+
 @dataclass
 class TestFile:
     """A file.
@@ -65,7 +89,7 @@ class TestFile:
         needs_perl: The line that needs Perl; None when there is none.
         log_level: The level of error.log.
         root_location: Whether there is a ``location /``.
-        environment: What the program sets where the environment does not.
+        assignments: What the program gives names to.
     """
 
     __test__ = False
@@ -75,7 +99,7 @@ class TestFile:
     needs_perl: str | None = None
     log_level: str = "debug"
     root_location: bool = True
-    environment: dict[str, str] = field(default_factory=dict)
+    assignments: list[Assignment] = field(default_factory=list)
 
 
 def parse_file(path: Path) -> TestFile:
@@ -90,23 +114,48 @@ def parse_file(path: Path) -> TestFile:
     program, data = parts if len(parts) == 2 else (text, "")
     program = re.sub(r"^=(\w+).*?^=cut$", "", program, flags=re.MULTILINE | re.DOTALL)
     file = TestFile(path)
-    file.needs_perl = _more_than_data(program)
+    try:
+        file.assignments = list(_assignments(program))
+    except NeedsPerl as error:
+        file.needs_perl = str(error)
     level = _LOG_LEVEL.search(program)
     if level is not None:
         file.log_level = level[1]
     file.root_location = not re.search(r"^no_root_location", program, re.MULTILINE)
-    for name, value in _ENVIRONMENT.findall(program):
-        file.environment[name] = value.strip("'\"")
     file.blocks = list(_blocks(data, text.count("\n") - data.count("\n") + 1))
     return file
 
 
-def _more_than_data(program: str) -> str | None:
-    for line in program.splitlines():
-        bare = line.strip()
-        if bare and not bare.startswith("#") and not _HARMLESS.match(bare):
-            return bare
-    return None
+def _assignments(program: str) -> Iterator[Assignment]:
+    """What a program gives names to.
+
+    Raises:
+        NeedsPerl: It does more than that.
+    """
+    text = _READ_FILE.sub("", program).replace(_OWN_FOLDER, "own_folder()") + "\n"
+    at = 0
+    while at < len(text):
+        if text[at].isspace():
+            at += 1
+        elif (harmless := _HARMLESS.match(text, at)) is not None:
+            at = harmless.end()
+        elif (begun := _ASSIGNMENT.match(text, at)) is not None:
+            name, line, at = begun[1] or begun[2], text[at:].split("\n")[0].strip(), begun.end()
+            here = _HERE.match(text, at)
+            if here is not None:
+                plain = here[1] == "'"
+                value = here[3] if plain else f"qq\0{here[3]}\0"
+                yield Assignment(name, value, begun[1] is None, plain)
+                at = here.end()
+                continue
+            try:
+                length = expression_length(text[at:])
+            except NeedsPerl:
+                raise NeedsPerl(line) from None
+            yield Assignment(name, text[at : at + length], begun[1] is None)
+            at += length + 1
+        else:
+            raise NeedsPerl(text[at:].split("\n")[0].strip())
 
 
 def _blocks(data: str, first: int) -> Iterator[Block]:

@@ -1,15 +1,19 @@
-"""The Perl that data blocks have in their ``eval`` sections: literals.
+"""The Perl that files of data blocks are made of: literals, and assignments of them in front of the blocks.
 
-Strings, ``qr//``, lists of them, ``.`` and ``x``. Everything else needs a Perl.
+Strings, ``qr//``, lists of them, ``.``, ``x`` and ``||``, and calls of a few functions that tell where files are. Everything
+else needs a Perl.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["NeedsPerl", "literal", "pattern"]
+__all__ = ["NeedsPerl", "expression_length", "literal", "pattern"]
+
+#: A function of Perl: from its arguments to its value.
+Function = Callable[..., str]
 
 
 class NeedsPerl(Exception):
@@ -21,6 +25,7 @@ _NUMBER = re.compile(r"\d+")
 _REPEAT = re.compile(r"x\s*(\d+)")
 _QUOTE = re.compile(r"(qq|q|qr)\s*([^\w\s])|([\"'])")
 _VARIABLE = re.compile(r"\$(?:ENV\{['\"]?(\w+)['\"]?\}|(?:::)?(\w+)|\{(?:::)?(\w+)\})")
+_CALL = re.compile(r"(cwd|html_dir|server_root|read_file|own_folder)\b\s*(?:(\()|(?=[\s;,.]|$))")
 _CLOSING = {"{": "}", "(": ")", "[": "]", "<": ">"}
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "a": "\a", "e": "\x1b", "f": "\f"}
 _ESCAPE = re.compile(r"\\(?:x\{([0-9a-fA-F]+)\}|x([0-9a-fA-F]{1,2})|([0-7]{1,3})|(.))", re.DOTALL)
@@ -44,17 +49,20 @@ def pattern(text: str, flags: str = "") -> re.Pattern[str]:
         raise NeedsPerl(f"the pattern {text!r}: {error}") from None
 
 
-def literal(text: str, variables: Mapping[str, str]) -> Any:
+def literal(
+    text: str, variables: Mapping[str, str], functions: Mapping[str, Function] | None = None
+) -> Any:
     """The value of an expression: text, a compiled pattern, or a list.
 
     Args:
         text: The expression.
         variables: The values of variables, and of ``$ENV{...}``.
+        functions: What may be called, by name.
 
     Raises:
         NeedsPerl: It is more than literals.
     """
-    reader = _Reader(text, variables)
+    reader = _Reader(text, variables, functions or {})
     value = reader.expression()
     reader.skip()
     reader.take(";")
@@ -64,11 +72,44 @@ def literal(text: str, variables: Mapping[str, str]) -> Any:
     return value
 
 
+class _Anything(Mapping[str, Any]):
+    """Has every name: what is read is of no importance yet."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __getitem__(self, name: str) -> Any:
+        return self._value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def expression_length(text: str) -> int:
+    """How long the expression is with which a text begins, up to its semicolon.
+
+    Raises:
+        NeedsPerl: It is more than literals.
+    """
+    reader = _Reader(text, _Anything(""), _Anything(lambda *_: ""))
+    reader.expression()
+    reader.skip()
+    if not reader.take(";"):
+        raise NeedsPerl(text.split("\n")[0])
+    return reader.at - 1
+
+
 class _Reader:
-    def __init__(self, text: str, variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, text: str, variables: Mapping[str, str], functions: Mapping[str, Function]
+    ) -> None:
         self.text = text
         self.at = 0
         self._variables = variables
+        self._functions = functions
 
     def skip(self) -> None:
         match = _SKIP.match(self.text, self.at)
@@ -85,6 +126,15 @@ class _Reader:
         return NeedsPerl(self.text[self.at :].strip().split("\n")[0])
 
     def expression(self) -> Any:
+        value = self._joined()
+        while True:
+            self.skip()
+            if not self.take("||") and not self.take("//"):
+                return value
+            other = self._joined()
+            value = value or other
+
+    def _joined(self) -> Any:
         value = self._repeated()
         while True:
             self.skip()
@@ -130,8 +180,23 @@ class _Reader:
         variable = _VARIABLE.match(self.text, self.at)
         if variable is not None:
             self.at = variable.end()
-            return self._value(variable)
+            # $x || "" is how to ask for what may not be there
+            optional = re.compile(r"\s*(\|\||//)").match(self.text, self.at) is not None
+            return self._value(variable, optional=optional)
+        if self.take("`pwd`"):
+            return self._call("cwd", [])
+        call = _CALL.match(self.text, self.at)
+        if call is not None:
+            self.at = call.end()
+            return self._call(call[1], self._list(")") if call[2] else [])
         raise self._fail()
+
+    def _call(self, name: str, arguments: list[Any]) -> str:
+        try:
+            function = self._functions[name]
+        except KeyError:
+            raise NeedsPerl(f"{name}()") from None
+        return function(*arguments)
 
     def _list(self, end: str) -> list[Any]:
         values: list[Any] = []
@@ -194,8 +259,11 @@ class _Reader:
                 at += 1
         return "".join(out)
 
-    def _value(self, variable: re.Match[str]) -> str:
+    def _value(self, variable: re.Match[str], *, optional: bool = False) -> str:
         name = variable[1] or variable[2] or variable[3]
-        if name not in self._variables:
-            raise NeedsPerl(variable[0])
-        return self._variables[name]
+        try:
+            return self._variables[name]
+        except KeyError:
+            if optional:
+                return ""
+            raise NeedsPerl(variable[0]) from None

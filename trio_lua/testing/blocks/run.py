@@ -42,9 +42,6 @@ _LOOKUP = 0.1
 
 _RECEIVE_SIZE = 65536
 
-#: How programs say where they lie.
-_OWN_FOLDER = "dirname(realpath(abs_path(__FILE__)))"
-
 #: Servers that suites expect on this machine, and the variables with their ports.
 _MEMCACHED = ("TEST_NGINX_MEMCACHED_PORT", 11211)
 _REDIS = ("TEST_NGINX_REDIS_PORT", 6379)
@@ -156,12 +153,35 @@ class _Run:
         html = str(folder / "html")
         environment = {"TEST_NGINX_SERVER_PORT": str(_PORT), "TEST_NGINX_RESOLVER": "127.0.0.53"}
         expected = {name: str(port) for name, port in (_MEMCACHED, _REDIS)}
-        calls = {"html_dir()": html, _OWN_FOLDER: str(file.path.resolve().parent)}
-        for name, value in file.environment.items():
-            environment.setdefault(name, calls.get(value, value))
         self._environment = {**expected, **environment, **os.environ, "TEST_NGINX_HTML_DIR": html}
         self._variables = {**self._environment, "HtmlDir": html, "TEST_NGINX_HTML_DIR": html}
+        self._assign(html)
         self.log = LogRecords(self._text("log_level") or file.log_level)
+
+    def _assign(self, html: str) -> None:
+        """Do what the program does in front of the blocks."""
+        here = self._file.path.resolve().parent
+        functions: dict[str, Callable[..., str]] = {
+            "cwd": os.getcwd,
+            "html_dir": lambda: html,
+            "server_root": lambda: str(self._folder),
+            "own_folder": lambda: str(here),
+            # suites are run from the folder above their files
+            "read_file": lambda name: (here.parent / name).read_bytes().decode("latin-1"),
+        }
+        for one in self._file.assignments:
+            if one.environment and one.name in self._environment:
+                continue
+            try:
+                value = one.value if one.plain else literal(one.value, self._variables, functions)
+            except (NeedsPerl, OSError):
+                # a block that uses it says so
+                self._variables.pop(one.name, None)
+                continue
+            if isinstance(value, str):
+                self._variables[one.name] = value
+                if one.environment:
+                    self._environment[one.name] = value
 
     # ----------------------------------------------------------------- sections
 
