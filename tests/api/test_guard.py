@@ -60,6 +60,8 @@ SHAPES = {
     "api": "while true do ngx.ctx.x = ngx.var.uri end",
     "user-threads": """
         while true do ngx.thread.wait(ngx.thread.spawn(function() while true do end end)) end""",
+    # compiled, f is nothing that a hook could see
+    "user-threads-of-user-threads": "local function f() ngx.thread.spawn(f) end f()",
     "nursery": """
         local trio = require "trio"
         trio.open_nursery(function(nursery)

@@ -18,7 +18,7 @@ local profile = require "jit.profile"
 local S = rt.S
 local error, tonumber, tostring, collectgarbage = error, tonumber, tostring, collectgarbage
 local format, match, sub = string.format, string.match, string.sub
-local getinfo, sethook = debug.getinfo, debug.sethook
+local getinfo, sethook, flush = debug.getinfo, debug.sethook, jit.flush
 local frames, raw_log = rt.frames, rt.raw_log
 local LIBRARY = "@" .. rt.lualib
 
@@ -118,6 +118,23 @@ end
 -- It moves the mark, in more than one instruction.
 local update_time = rt.ngx.update_time
 
+-- Instructions of code of ours to look at. By then there was code of the handler, or machine code hides it: the hook
+-- does not see what a trace calls. So there are none any more. At the end of patience the next sample is awaited: where
+-- threads by the hundred thousand end, there is nothing else for a long time, and the hook makes that many times slower.
+local PATIENCE, HIDDEN = 5000, 4000
+local patience, flushed = PATIENCE, nil
+
+local function wait_for_user_code()
+    patience = patience - 1
+    if patience == HIDDEN and flushed ~= S.mark then
+        flushed = S.mark
+        flush()
+    elseif patience <= 0 and not rt.interrupted then
+        patience = PATIENCE
+        disarm()
+    end
+end
+
 local function hook()
     local info = getinfo(2, "Sf")
     if info.func == update_time then
@@ -125,12 +142,13 @@ local function hook()
     elseif S.mark == nil or S.now ~= S.mark then
         return rt.end_interruption()
     elseif is_ours(info.source) then
-        return
+        return wait_for_user_code()
     elseif not rt.interrupted then
         local reason = verdict(2)
         if not reason then
             return disarm()
         end
+        patience = PATIENCE
         rt.interrupted = place(2) .. ": interrupted: " .. reason
         rt.interrupted_at = frames(nil, 1)
     end
