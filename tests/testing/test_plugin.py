@@ -46,6 +46,7 @@ async def test_parts_and_json(lua_server: LuaServer) -> None:
 async def test_an_hour_passes_at_once(lua_client: Client, lua_clock: LuaClock) -> None:
     response = await lua_client.get("/")
     assert float(response.text) == lua_clock.epoch + 3600
+    assert response.seconds == 3600
     assert lua_clock.now() == lua_clock.epoch + 3600
 
 

@@ -62,11 +62,13 @@ class Response:
         headers: The headers.
         body: The body, unframed.
         http_version: ``1.1`` as a rule.
+        seconds: How long it took from the request to the end of the body, on the run's clock.
     """
 
     def __init__(
         self, status: int, reason: str, headers: Headers, body: bytes, http_version: str
     ) -> None:
+        self.seconds = 0.0
         self.status = status
         self.reason = reason
         self.headers = headers
@@ -153,9 +155,12 @@ class Client:
         """
         __tracebackhide__ = True
         head, data = self._head(method, target, params, headers, body, json, http_version)
+        began = trio.current_time()
         async with self.stream() as stream:
             await stream.send_all(head + data)
-            return await _response(stream, method)
+            response = await _response(stream, method)
+        response.seconds = trio.current_time() - began
+        return response
 
     async def get(self, target: str, **options: Any) -> Response:
         """``GET``; options as for :meth:`request`."""
