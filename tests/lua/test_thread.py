@@ -768,8 +768,10 @@ def test_a_file(lua: Lua) -> None:
     path = lua.file("h.lua", "#!/usr/bin/lua\nrequire('trio_lua.rt').out(1)\nerror('x')")
     outcome, message, trace = lua.begin(file_handler(str(path)), path=str(path))
     assert lua.take() == [["1"]]
-    assert (outcome, message.decode()) == (Outcome.FAILED, f"{path}:3: x")
-    assert trace.decode().endswith(f"\n\t{path}:3: in main chunk")
+    # Lua keeps the end of a long path
+    assert outcome == Outcome.FAILED
+    assert message.decode().endswith("/h.lua:3: x")
+    assert trace.decode().endswith("/h.lua:3: in main chunk")
     path.write_text("error('not read again')")
     lua.begin(file_handler(str(path)), path=str(path))
     assert lua.take() == [["1"]]
