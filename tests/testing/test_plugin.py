@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from trio_lua.testing import Client, LogRecords, Lua, LuaClock, LuaServer
 
@@ -200,6 +202,19 @@ async def test_a_thread_does_not_let_time_jump(lua_clock: LuaClock) -> None:
         assert await trio.Path(__file__).exists()
     assert not scope.cancelled_caught
     assert trio.current_time() == 0
+
+
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(number=st.integers(0, 100))
+@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.lua(
+    "count = (count or 0) + 1 ngx.sleep(100) ngx.say(ngx.var.arg_n * ngx.var.arg_f, count)"
+)
+async def test_properties(lua_client: Client, number: int, factor: int) -> None:
+    """Each example has a server and a run of its own."""
+    response = await lua_client.get("/", params={"n": str(number), "f": str(factor)})
+    assert response.text == f"{number * factor}1\n"
+    assert response.seconds == 100
 
 
 # ----------------------------------------------------------------- failing tests

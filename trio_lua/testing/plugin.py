@@ -168,6 +168,21 @@ def _run(
     return run(function, clock=item.funcargs["lua_clock"], instruments=instruments)
 
 
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, None]:
+    """Examples of Hypothesis run like other tests; pytest-trio would give each to ``trio.run``."""
+    test: Any = getattr(getattr(item, "obj", None), "hypothesis", None)
+    if test is not None and "lua_clock" in getattr(item, "fixturenames", ()):
+        from trio_lua.testing.properties import run_examples
+
+        # a failure is about the last one
+        begin = item.stash.setdefault(_REPORTS, []).clear
+        with run_examples(test, partial(_run, item), begin):
+            yield
+    else:
+        yield
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
