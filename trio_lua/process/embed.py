@@ -22,7 +22,7 @@ from trio_lua.log.error_log import ErrorLog, Log
 from trio_lua.log.files import STDERR
 from trio_lua.process.sockets import Listeners, listens_of
 from trio_lua.server.client import Client, HeadersLike, Response
-from trio_lua.server.inside import Inside
+from trio_lua.server.inside import Inside, encrypted, listen_of
 from trio_lua.server.observe import Observer
 from trio_lua.server.worker import Worker, run_worker
 from trio_lua.shm.shared_dict import SharedDict
@@ -78,7 +78,6 @@ class Server:
         body: bytes | str | None = None,
         json: Any = None,
         client: str = "127.0.0.1",
-        listen: Listen | None = None,
     ) -> Response:
         """Ask the server something from inside the process, without a socket::
 
@@ -89,30 +88,35 @@ class Server:
 
         Args:
             method: Such as ``GET``.
-            target: The path, with or without a query string. What is not ASCII goes as percent-encoded UTF-8.
+            target: The path, with or without a query string, for the configuration's first ``listen``; or a whole URL,
+                such as ``https://shop.test/``, which says to which ``listen`` and to which host it goes. What is not
+                ASCII goes as percent-encoded UTF-8.
             params: Arguments to add to the query string.
             headers: Headers; ``Host`` is ``localhost`` unless it is among them.
             body: The body.
             json: A value to send as a JSON body instead.
             client: The address of the client, as ``ngx.var.remote_addr`` tells it.
-            listen: The ``listen`` whose servers answer; the configuration's first by default.
 
         Raises:
-            ValueError: A line break in the target or in a header.
+            ValueError: A line break in the target or in a header; a URL that leads nowhere.
             trio.ClosedResourceError: The server stops, or has stopped.
             IncompleteResponse: The server has closed the connection too early, such as for a handler that failed behind
                 the head (an ``h11.RemoteProtocolError``).
         """
-        if listen is None:
-            listen = self._worker.config.http.servers[0].listens[0]
-        to = listen
+        config = self._worker.config
 
-        async def connect() -> trio.abc.Stream:
-            ours, theirs = self._inside.connect(client, to)
-            self._worker.adopt_stream(theirs, to)
-            return ours
+        async def open_to(listen: Listen, host: str) -> trio.abc.Stream:
+            ours, theirs = self._inside.connect(client, listen)
+            self._worker.adopt_stream(theirs, listen)
+            return await encrypted(ours, host) if listen.ssl else ours
 
-        return await Client(connect).request(
+        async def first() -> trio.abc.Stream:
+            return await open_to(config.http.servers[0].listens[0], "localhost")
+
+        async def reach(scheme: str, host: str, port: int) -> trio.abc.Stream:
+            return await open_to(listen_of(config, scheme, port), host)
+
+        return await Client(first, reach=reach).request(
             method, target, params=params, headers=headers, body=body, json=json
         )
 

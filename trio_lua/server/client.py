@@ -8,8 +8,9 @@ from __future__ import annotations
 import json as json_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Union
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import h11
 import trio
@@ -118,12 +119,18 @@ class Client:
     Args:
         connect: Opens a stream to the server.
         host: The ``Host`` of requests that name none.
+        reach: Opens a stream to where a URL leads: its scheme, host and port.
     """
 
     def __init__(
-        self, connect: Callable[[], Awaitable[trio.abc.Stream]], *, host: str = "localhost"
+        self,
+        connect: Callable[[], Awaitable[trio.abc.Stream]],
+        *,
+        host: str = "localhost",
+        reach: Callable[[str, str, int], Awaitable[trio.abc.Stream]] | None = None,
     ) -> None:
         self._connect = connect
+        self._reach = reach
         self.host = host
 
     async def request(
@@ -141,7 +148,8 @@ class Client:
 
         Args:
             method: Such as ``GET``.
-            target: The path, with or without a query string. What is not ASCII goes as percent-encoded UTF-8.
+            target: The path, with or without a query string; or a whole URL, which says to which ``listen`` and to which
+                host the request goes. What is not ASCII goes as percent-encoded UTF-8.
             params: Arguments to add to the query string.
             headers: Headers; ``Host`` and ``Content-Length`` are added where they are missing.
             body: The body.
@@ -149,14 +157,23 @@ class Client:
             http_version: ``1.1`` or ``1.0``.
 
         Raises:
-            ValueError: A line break in the target or in a header, which would end it.
+            ValueError: A line break in the target or in a header, which would end it; a URL that leads nowhere.
             IncompleteResponse: The server closed the connection too early.
             h11.RemoteProtocolError: What it sent is not HTTP.
         """
         __tracebackhide__ = True
-        head, data = self._head(method, target, params, headers, body, json, http_version)
+        host, connect = self.host, self._connect
+        if self._reach is not None and target.startswith(("http://", "https://")):
+            url = urlsplit(target)
+            port = url.port or (443 if url.scheme == "https" else 80)
+            host, connect = url.netloc, partial(self._reach, url.scheme, url.hostname or "", port)
+            target = urlunsplit(("", "", url.path or "/", url.query, ""))
+        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+        if all(name.lower() != "host" for name, _ in pairs):
+            pairs.insert(0, ("Host", host))
+        head, data = _message(method, target, params, pairs, body, json, http_version)
         began = trio.current_time()
-        async with self.stream() as stream:
+        async with _opened(connect) as stream:
             await stream.send_all(head + data)
             response = await _response(stream, method)
         response.seconds = trio.current_time() - began
@@ -199,49 +216,54 @@ class Client:
     @asynccontextmanager
     async def stream(self) -> AsyncIterator[trio.abc.Stream]:
         """A connection to do with as one likes: pipelining, half a request, WebSocket."""
-        stream = await self._connect()
-        try:
+        async with _opened(self._connect) as stream:
             yield stream
-        finally:
-            await trio.aclose_forcefully(stream)
 
-    def _head(
-        self,
-        method: str,
-        target: str,
-        params: Mapping[str, str] | Iterable[tuple[str, str]] | None,
-        headers: HeadersLike,
-        body: bytes | str | None,
-        json: Any,
-        http_version: str,
-    ) -> tuple[bytes, bytes]:
-        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
-        names = {name.lower() for name, _ in pairs}
-        if json is not None:
-            body = json_module.dumps(json)
-            if "content-type" not in names:
-                pairs.append(("Content-Type", "application/json"))
-        data = body.encode() if isinstance(body, str) else body or b""
-        if params is not None:
-            items = params.items() if isinstance(params, Mapping) else params
-            target += ("&" if "?" in target else "?") + urlencode(list(items))
-        if "host" not in names:
-            pairs.insert(0, ("Host", self.host))
-        if "connection" not in names:
-            pairs.append(("Connection", "close"))
-        if (
-            (data or method in ("POST", "PUT", "PATCH"))
-            and "content-length" not in names
-            and "transfer-encoding" not in names
-        ):
-            pairs.append(("Content-Length", str(len(data))))
-        head_lines = [f"{method} {quote(target, safe=_ASCII)} HTTP/{http_version}"]
-        head_lines += [f"{name}: {value}" for name, value in pairs]
-        for line in head_lines:
-            if "\r" in line or "\n" in line:
-                raise ValueError(f"a line break inside of {line!r}")
-        head = "\r\n".join([*head_lines, "", ""])
-        return head.encode("latin-1"), data
+
+@asynccontextmanager
+async def _opened(
+    connect: Callable[[], Awaitable[trio.abc.Stream]],
+) -> AsyncIterator[trio.abc.Stream]:
+    stream = await connect()
+    try:
+        yield stream
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+def _message(
+    method: str,
+    target: str,
+    params: Mapping[str, str] | Iterable[tuple[str, str]] | None,
+    pairs: list[tuple[str, str]],
+    body: bytes | str | None,
+    json: Any,
+    http_version: str,
+) -> tuple[bytes, bytes]:
+    names = {name.lower() for name, _ in pairs}
+    if json is not None:
+        body = json_module.dumps(json)
+        if "content-type" not in names:
+            pairs.append(("Content-Type", "application/json"))
+    data = body.encode() if isinstance(body, str) else body or b""
+    if params is not None:
+        items = params.items() if isinstance(params, Mapping) else params
+        target += ("&" if "?" in target else "?") + urlencode(list(items))
+    if "connection" not in names:
+        pairs.append(("Connection", "close"))
+    if (
+        (data or method in ("POST", "PUT", "PATCH"))
+        and "content-length" not in names
+        and "transfer-encoding" not in names
+    ):
+        pairs.append(("Content-Length", str(len(data))))
+    head_lines = [f"{method} {quote(target, safe=_ASCII)} HTTP/{http_version}"]
+    head_lines += [f"{name}: {value}" for name, value in pairs]
+    for line in head_lines:
+        if "\r" in line or "\n" in line:
+            raise ValueError(f"a line break inside of {line!r}")
+    head = "\r\n".join([*head_lines, "", ""])
+    return head.encode("latin-1"), data
 
 
 async def _response(stream: trio.abc.Stream, method: str) -> Response:

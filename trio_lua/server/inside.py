@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import Any
 
 import trio
 import trio.testing
 
-from trio_lua.config.model import Listen
+from trio_lua.config.model import Config, Listen
 
-__all__ = ["Inside", "named"]
+__all__ = ["Inside", "encrypted", "listen_of", "named"]
 
 #: Clients have the ports behind it.
 _FIRST_PORT = 49152
@@ -47,6 +48,45 @@ def named(stream: Any, peer: tuple[str, int], listen: Listen) -> Any:
     """
     stream.socket = _Names(peer, listen)
     return stream
+
+
+def listen_of(config: Config, scheme: str, port: int) -> Listen:
+    """The ``listen`` that a URL leads to, whatever the address in front of its port.
+
+    Args:
+        config: The configuration.
+        scheme: ``http`` or ``https``.
+        port: The port.
+
+    Raises:
+        ValueError: There is none.
+    """
+    listens = [listen for server in config.http.servers for listen in server.listens]
+    for listen in listens:
+        if listen.path is None and listen.port == port and listen.ssl is (scheme == "https"):
+            return listen
+    there = {
+        f"{'https' if listen.ssl else 'http'} on {listen.port}": None
+        for listen in listens
+        if listen.path is None
+    }
+    known = ", ".join(there) or "nothing"
+    raise ValueError(f"the configuration has no {scheme} on port {port}; it has {known}")
+
+
+async def encrypted(stream: trio.abc.Stream, name: str) -> trio.abc.Stream:
+    """The client's end of TLS over a stream. Certificates are not looked at: the other end is in this process.
+
+    Args:
+        stream: The connection.
+        name: The host name that is asked for.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    secured = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
+    await secured.do_handshake()
+    return secured
 
 
 class Inside:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import textwrap
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +25,7 @@ from trio_lua.modules import Module
 from trio_lua.net.network import Network
 from trio_lua.process import configure
 from trio_lua.process.embed import PRODUCT
-from trio_lua.server.inside import Inside, named
+from trio_lua.server.inside import Inside, encrypted, listen_of, named
 from trio_lua.server.observe import Observer
 from trio_lua.server.worker import Worker
 from trio_lua.shm.shared_dict import SharedDict
@@ -119,8 +120,11 @@ def _with_package_path(config: Config, path: str) -> Config:
 
 
 def _is_whole(text: str) -> bool:
-    return any(
-        line.split("#")[0].split()[:2] in (["http", "{"], ["http{"]) for line in text.splitlines()
+    """Whether a text is an nginx.conf, and not Lua code."""
+    bare = re.sub(r"#.*", "", text)
+    http = re.search(r"^\s*http\s*\{", bare, re.MULTILINE)
+    return http is not None or bool(
+        re.search(r"\bevents\s*\{[^{}]*\}.*\bhttp\s*\{", bare, re.DOTALL)
     )
 
 
@@ -144,7 +148,7 @@ class LuaServer:
         self.config = worker.config
         self.log = log
         self.access_logs: Mapping[str, list[str]] = files.lines
-        self.client = Client(self.connect)
+        self.client = Client(self._open, reach=partial(self._reach, "127.0.0.1"))
         self.lua = Lua(worker.runtime)
         self.shared: Mapping[str, SharedDict] = worker.runtime.shared
         self.addresses: list[Any] = []
@@ -168,13 +172,25 @@ class LuaServer:
         self._nursery.start_soon(self._worker.serve_stream, theirs, listen)
         return ours
 
+    async def _open(
+        self, address: str = "127.0.0.1", listen: Listen | None = None, host: str = "localhost"
+    ) -> trio.abc.Stream:
+        """What a client speaks HTTP over."""
+        if listen is None:
+            listen = self.config.http.servers[0].listens[0]
+        stream = await self.connect(address, listen=listen)
+        return await encrypted(stream, host) if listen.ssl else stream
+
+    async def _reach(self, address: str, scheme: str, host: str, port: int) -> trio.abc.Stream:
+        return await self._open(address, listen_of(self.config, scheme, port), host)
+
     def client_from(self, address: str) -> Client:
         """A client with an address of its own.
 
         Args:
             address: What ``ngx.var.remote_addr`` tells.
         """
-        client = Client(partial(self.connect, address))
+        client = Client(partial(self._open, address), reach=partial(self._reach, address))
         client.exchanges = self.client.exchanges
         return client
 
