@@ -261,8 +261,8 @@ async def test_a_body_that_does_not_come_ends_the_connection(
         assert await client.rest() == b""
 
 
-async def test_quit_finishes_running_requests(serve: Serve) -> None:
-    slow = location("/slow", "ngx.sleep(0.01) ngx.say('done')")
+async def test_quit_finishes_running_requests(serve: Serve, autojump_clock: object) -> None:
+    slow = location("/slow", "ngx.sleep(1) ngx.say('done')")
     async with serve(config([HELLO, slow])) as running:
         idle = await running.connect()
         assert (await idle.get("/hello"))[0] == 200
