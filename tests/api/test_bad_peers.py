@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from serving import nginx
+from serving import nginx, row
 from upstream import silent, upstream
 
 from trio_lua.net.errors import SocketError
@@ -214,37 +214,42 @@ async def test_100_megabytes_without_a_newline(serve: Serve) -> None:
     assert sent < 80 * 1024 * 1024
 
 
-@pytest.mark.parametrize(
-    ("code", "error"),
-    [
-        (
-            "sock.connect()",
-            "ngx.socket connect: expecting 2, 3, or 4 arguments (including the object), but seen 0",
-        ),
-        ("sock:connect({}, 1)", "bad argument #1 to 'connect' (string expected, got table)"),
-        ("sock:connect(nil, 1)", "bad argument #1 to 'connect' (string expected, got nil)"),
-        ("sock:connect('a', 1, { pool_size = 0 })", 'bad "pool_size" option value: 0'),
-        ("sock:connect('a', 1, { pool = {} })", 'bad "pool" option type: table'),
-        ("sock:send()", "expecting 2 arguments (including the object), but got 1"),
-        ("sock:send(print)", "string, number, boolean, nil, or array table expected, got function"),
-        ("sock:send({ a = 1 })", "non-array table found"),
-        ("sock:receive('*x')", "bad pattern argument"),
-        ("sock:receive(-1)", "bad pattern argument"),
-        ("sock:receiveany(0)", "bad max argument"),
-        ("sock:receiveuntil({})", "string expected, got table"),
-        ("sock:receiveuntil('x', { inclusive = 1 })", 'bad "inclusive" option value type: number'),
-        ("sock:settimeout(-1)", "bad timeout value"),
-        ("sock:settimeouts(1)", "expecting 4 arguments (including the object) but seen 2"),
-        ("sock:setkeepalive('x')", "number expected, got string"),
-        ("sock:setkeepalive(1, -1)", 'bad "pool_size" option value: -1'),
-        ("sock:bind({})", "string expected, got table"),
-        ("sock:close(1)", "expecting 1 argument (including the object) but seen 2"),
-        ("sock.send(1, 'x')", "table expected, got number"),
-        ("ngx.socket.tcp(1)", "expecting zero arguments, but got 1"),
-    ],
-)
-async def test_wrong_arguments(serve: Serve, code: str, error: str) -> None:
+WRONG_ARGUMENTS = [
+    (
+        "sock.connect()",
+        "ngx.socket connect: expecting 2, 3, or 4 arguments (including the object), but seen 0",
+    ),
+    ("sock:connect({}, 1)", "bad argument #1 to 'connect' (string expected, got table)"),
+    ("sock:connect(nil, 1)", "bad argument #1 to 'connect' (string expected, got nil)"),
+    ("sock:connect('a', 1, { pool_size = 0 })", 'bad "pool_size" option value: 0'),
+    ("sock:connect('a', 1, { pool = {} })", 'bad "pool" option type: table'),
+    ("sock:send()", "expecting 2 arguments (including the object), but got 1"),
+    ("sock:send(print)", "string, number, boolean, nil, or array table expected, got function"),
+    ("sock:send({ a = 1 })", "non-array table found"),
+    ("sock:receive('*x')", "bad pattern argument"),
+    ("sock:receive(-1)", "bad pattern argument"),
+    ("sock:receiveany(0)", "bad max argument"),
+    ("sock:receiveuntil({})", "string expected, got table"),
+    ("sock:receiveuntil('x', { inclusive = 1 })", 'bad "inclusive" option value type: number'),
+    ("sock:settimeout(-1)", "bad timeout value"),
+    ("sock:settimeouts(1)", "expecting 4 arguments (including the object) but seen 2"),
+    ("sock:setkeepalive('x')", "number expected, got string"),
+    ("sock:setkeepalive(1, -1)", 'bad "pool_size" option value: -1'),
+    ("sock:bind({})", "string expected, got table"),
+    ("sock:close(1)", "expecting 1 argument (including the object) but seen 2"),
+    ("sock.send(1, 'x')", "table expected, got number"),
+    ("ngx.socket.tcp(1)", "expecting zero arguments, but got 1"),
+]
+
+
+async def test_wrong_arguments(serve: Serve) -> None:
     async with upstream(silent) as peer:
         start = f'local sock = ngx.socket.connect("127.0.0.1", {peer.port})'
-        lines, _ = await ask(serve, f"{start} ngx.say(select(2, pcall(function() {code} end)))")
-    assert error in lines[0]
+        calls = (
+            f"do {start} ngx.say(select(2, pcall(function() {code} end))) end "
+            for code, _ in WRONG_ARGUMENTS
+        )
+        lines, _ = await ask(serve, "".join(calls))
+    for line, (code, error) in zip(lines, WRONG_ARGUMENTS, strict=True):
+        with row(code):
+            assert error in line

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from serving import nginx
+from serving import nginx, row
 
 Serve = Callable[..., Any]
 
@@ -231,35 +231,36 @@ async def test_children_of_a_timer(serve: Serve) -> None:
     assert (await run(serve, code))[0] == ["from a timer"]
 
 
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        ("pipe.spawn()", "bad args arg: table expected, got nil"),
-        ("pipe.spawn {}", "bad args arg: non-empty table expected"),
-        ("pipe.spawn('x', { buffer_size = 0 })", "bad buffer_size option"),
-        ("pipe.spawn('x', { environ = 1 })", "bad environ option: table expected, got number"),
-        (
-            "pipe.spawn('x', { environ = { 1 } })",
-            "bad value at index 1 of environ option: string expected, got number",
-        ),
-        (
-            "pipe.spawn('x', { environ = { 'A' } })",
-            "bad value at index 1 of environ option: 'name=[value]' format expected, got 'A'",
-        ),
-        ("pipe.spawn('x', { wait_timeout = -1 })", "bad wait_timeout option"),
-        ("pipe.spawn('cat').pid()", "not a process instance"),
-        ("pipe.spawn('cat'):write()", "bad data arg: string, number, or table expected, got nil"),
-        ("pipe.spawn('cat'):kill('TERM')", "bad signal arg: number expected, got TERM"),
-        ("pipe.spawn('cat'):shutdown('x')", "bad shutdown arg: x"),
-        ("pipe.spawn('cat'):stdout_read_any(0)", "bad max argument"),
-        ("pipe.spawn('cat'):stderr_read_bytes(-1)", "bad len argument"),
-        ("pipe.spawn('cat'):set_timeouts(2 ^ 32)", "bad write_timeout option"),
-    ],
-)
-async def test_wrong_arguments(serve: Serve, code: str, message: str) -> None:
-    lines, _ = await run(serve, f"ngx.say(select(2, pcall(function() {code} end)))")
-    assert len(lines) == 1
-    assert lines[0].endswith(f": {message}")
+WRONG_ARGUMENTS = [
+    ("pipe.spawn()", "bad args arg: table expected, got nil"),
+    ("pipe.spawn {}", "bad args arg: non-empty table expected"),
+    ("pipe.spawn('x', { buffer_size = 0 })", "bad buffer_size option"),
+    ("pipe.spawn('x', { environ = 1 })", "bad environ option: table expected, got number"),
+    (
+        "pipe.spawn('x', { environ = { 1 } })",
+        "bad value at index 1 of environ option: string expected, got number",
+    ),
+    (
+        "pipe.spawn('x', { environ = { 'A' } })",
+        "bad value at index 1 of environ option: 'name=[value]' format expected, got 'A'",
+    ),
+    ("pipe.spawn('x', { wait_timeout = -1 })", "bad wait_timeout option"),
+    ("pipe.spawn('cat').pid()", "not a process instance"),
+    ("pipe.spawn('cat'):write()", "bad data arg: string, number, or table expected, got nil"),
+    ("pipe.spawn('cat'):kill('TERM')", "bad signal arg: number expected, got TERM"),
+    ("pipe.spawn('cat'):shutdown('x')", "bad shutdown arg: x"),
+    ("pipe.spawn('cat'):stdout_read_any(0)", "bad max argument"),
+    ("pipe.spawn('cat'):stderr_read_bytes(-1)", "bad len argument"),
+    ("pipe.spawn('cat'):set_timeouts(2 ^ 32)", "bad write_timeout option"),
+]
+
+
+async def test_wrong_arguments(serve: Serve) -> None:
+    calls = (f"ngx.say(select(2, pcall(function() {code} end))) " for code, _ in WRONG_ARGUMENTS)
+    lines, _ = await run(serve, "".join(calls))
+    for line, (code, message) in zip(lines, WRONG_ARGUMENTS, strict=True):
+        with row(code):
+            assert line.endswith(f": {message}")
 
 
 async def test_where_one_cannot_wait(serve: Serve) -> None:

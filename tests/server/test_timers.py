@@ -158,25 +158,30 @@ async def test_limits(serve: Serve, autojump_clock: Clock) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("call", "error"),
-    [
-        ("at()", "expecting at least 2 arguments but got 0"),
-        ("every(1)", "expecting at least 2 arguments but got 1"),
-        ("at('x', f)", "bad argument #1 to 'at' (number expected, got string)"),
-        ("at(-1, f)", "bad argument #1 to 'at' (delay cannot be negative)"),
-        ("every(0, f)", "delay cannot be zero"),
-        ("every(0.0001, f)", "delay cannot be zero"),
-        ("at(1, ngx.null)", "bad argument #2 to 'at' (Lua function expected)"),
-        ("every(1, string.rep)", "bad argument #2 to 'every' (Lua function expected)"),
-    ],
-)
-async def test_bad_arguments(serve: Serve, call: str, error: str) -> None:
-    code = f"local f = function() end ngx.say(select(2, pcall(function() ngx.timer.{call} end)))"
+BAD_ARGUMENTS = [
+    ("at()", "expecting at least 2 arguments but got 0"),
+    ("every(1)", "expecting at least 2 arguments but got 1"),
+    ("at('x', f)", "bad argument #1 to 'at' (number expected, got string)"),
+    ("at(-1, f)", "bad argument #1 to 'at' (delay cannot be negative)"),
+    ("every(0, f)", "delay cannot be zero"),
+    ("every(0.0001, f)", "delay cannot be zero"),
+    ("at(1, ngx.null)", "bad argument #2 to 'at' (Lua function expected)"),
+    ("every(1, string.rep)", "bad argument #2 to 'every' (Lua function expected)"),
+]
+
+
+async def test_bad_arguments(serve: Serve) -> None:
+    calls = (
+        f"ngx.say(select(2, pcall(function() ngx.timer.{call} end)))" for call, _ in BAD_ARGUMENTS
+    )
+    code = "local f = function() end " + "\n".join(calls)
     async with serve(content(code)) as running:
         client = await running.connect()
-        body = (await client.get("/"))[2].decode()
-        assert body == f"content_by_lua(nginx.conf:2):1: {error}\n"
+        found = (await client.get("/"))[2].decode().splitlines()
+        assert found == [
+            f"content_by_lua(nginx.conf:2):{line}: {error}"
+            for line, (_, error) in enumerate(BAD_ARGUMENTS, 1)
+        ]
 
 
 async def test_init_worker_and_other_phases(serve: Serve, autojump_clock: Clock) -> None:
