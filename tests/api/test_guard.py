@@ -218,6 +218,26 @@ async def test_memory(serve: Serve) -> None:
         assert len(re.findall(r"interrupted: the VM has \d+ KB", running.log.text(4))) == 3
 
 
+async def test_variables_of_what_was_interrupted_are_free(serve: Serve) -> None:
+    """Whoever still refers to the coroutine."""
+    conf = nginx("""
+        lua_cpu_budget 1ms;
+        location /kept { content_by_lua_block {
+            package.loaded.seen = setmetatable({}, { __mode = "k" })
+            package.loaded.kept = coroutine.running()
+            local t = {}
+            package.loaded.seen[t] = true
+            while true do end
+        } }
+        location /seen { content_by_lua_block {
+            collectgarbage()
+            ngx.say(coroutine.status(package.loaded.kept), " ", next(package.loaded.seen))
+        } }""")
+    async with serve(conf, guarded=True) as running:
+        assert (await get(running, "/kept"))[0] == 500
+        assert await get(running, "/seen") == (200, b"dead nil\n")
+
+
 async def test_without_bounds_nothing_is_watched(serve: Serve) -> None:
     settings = Settings(lua_cpu_budget=0, lua_cpu_warning=0)
     conf = config([location("/", "ngx.say(1)", settings)], settings=settings)

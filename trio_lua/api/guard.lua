@@ -18,7 +18,7 @@ local profile = require "jit.profile"
 local S = rt.S
 local error, tonumber, tostring, collectgarbage = error, tonumber, tostring, collectgarbage
 local format, match, sub = string.format, string.match, string.sub
-local getinfo, sethook, flush = debug.getinfo, debug.sethook, jit.flush
+local getinfo, setlocal, sethook, flush = debug.getinfo, debug.setlocal, debug.sethook, jit.flush
 local frames, raw_log = rt.frames, rt.raw_log
 local LIBRARY = "@" .. rt.lualib
 
@@ -82,6 +82,19 @@ end
 function rt.end_interruption()
     rt.interrupted, S.mark = nil, nil
     disarm()
+end
+
+-- Let go of what an interrupted coroutine has in its variables: something may still refer to the coroutine, if only a
+-- register of Lua's stack that nobody uses any more, and what it has may be more than the VM is to have.
+function rt.forget_locals(co)
+    local level = 0
+    while getinfo(co, level, "l") do
+        local i = 1
+        while setlocal(co, level, i, nil) do
+            i = i + 1
+        end
+        level = level + 1
+    end
 end
 
 local function place(level)

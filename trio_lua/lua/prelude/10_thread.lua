@@ -271,6 +271,7 @@ local function failed(th, err, blocks)
         -- all threads of the run have had the time that is used up
         blocks = { rt.interrupted_at }
         rt.end_interruption()
+        rt.forget_locals(th.co)
         finish_run(th.run or th)
         return FAILED, interrupted, blocks_text(blocks)
     elseif not th.user then
