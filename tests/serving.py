@@ -4,8 +4,8 @@ There are two drivers of connections: parked sockets (here a socket pair) and a 
 streams). The fixture ``serve`` runs a test on both; it is for what a driver can change: connections, what is
 read from them and written to them, and when (``tests/server``, and what of the API is about bodies, output and
 clients that leave). All else sees a request and no connection, and is tested on one driver, which the
-``conftest.py`` of a folder chooses: the API on parked sockets, as in production (``serve_parked``), phases and modules
-on streams, as in programs that embed a server (``serve_task``).
+``conftest.py`` of a folder chooses: the API on parked sockets, as in production (``serve_parked``), phases on
+streams, as in programs that embed a server (``serve_task``), and modules on the kit's servers, which have streams, too.
 """
 
 from __future__ import annotations
