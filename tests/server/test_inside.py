@@ -79,3 +79,21 @@ async def test_the_first_listen(make_lua_server: Any, conf: str, first: str) -> 
     config = f"events {{}} http {{ server {{ listen {first}; {certificate} location / {{ return 200 yes; }} }} }}"
     server: LuaServer = await make_lua_server(config)
     assert (await server.get("/")).text == "yes"
+
+
+async def test_certificates_of_another_machine(make_lua_server: Any, lua_log: Any) -> None:
+    config = """
+    events {}
+    http { server {
+        listen 443 ssl;
+        ssl_certificate /nowhere/fullchain.pem;
+        ssl_certificate_key /nowhere/key.pem;
+        ssl_dhparam /nowhere/dhparam.pem;
+        location / { return 200 $scheme; }
+    } }
+    """
+    server: LuaServer = await make_lua_server(config)
+    assert (await server.get("https://any.test/")).text == "https"
+    assert "a stand-in is served for the certificate /nowhere/fullchain.pem" in lua_log
+    with pytest.raises(trio_lua.ConfigError, match="nowhere"):
+        await make_lua_server(config, real_certificates=True)

@@ -20,7 +20,7 @@ import trio.testing
 
 from trio_lua.config.model import Config, Listen
 from trio_lua.config.overrides import map_settings, without_implied_logs
-from trio_lua.log.error_log import Log
+from trio_lua.log.error_log import NOTICE, Log
 from trio_lua.modules import Module
 from trio_lua.net.network import Network
 from trio_lua.process import configure
@@ -29,6 +29,7 @@ from trio_lua.server.inside import Inside, encrypted, listen_of, named
 from trio_lua.server.observe import Observer
 from trio_lua.server.worker import Worker
 from trio_lua.shm.shared_dict import SharedDict
+from trio_lua.testing.certificates import with_stand_ins
 from trio_lua.testing.client import Client, Response
 from trio_lua.testing.clock import LuaClock
 from trio_lua.testing.coverage import measured, watching
@@ -284,6 +285,7 @@ async def open_server(
     product: str = PRODUCT,
     allow_leaks: Collection[str] = (),
     observers: Sequence[Observer] = (),
+    real_certificates: bool = False,
     **options: Any,
 ) -> AsyncIterator[LuaServer]:
     """Run a server for the time of a ``with`` block.
@@ -297,6 +299,7 @@ async def open_server(
         allow_leaks: What requests may leave behind: any of ``threads``, ``timers``, ``sockets`` (those that are
             neither closed nor kept alive) and ``globals`` (which modules write after ``init_by_lua*``).
         observers: Are told what happens.
+        real_certificates: Whether the certificates that it names have to exist; others are made in their place.
 
     Raises:
         ConfigError: The configuration cannot be used.
@@ -316,6 +319,8 @@ async def open_server(
     )
     files = MemoryLogFiles()
     log = LogRecords() if log is None else log
+    if not real_certificates:
+        conf = with_stand_ins(conf, lambda text: log.log(NOTICE, text.encode()))
     epoch = None if clock is None else clock.epoch
     settings: dict[str, Any] = {
         "product": product,

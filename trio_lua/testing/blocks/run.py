@@ -253,6 +253,7 @@ class _Run:
                 network=network,
                 product=f"nginx/{NGINX_VERSION}",
                 allow_leaks=("threads", "timers", "sockets", "globals"),
+                real_certificates=True,
             ) as server:
                 if self._has("must_die"):
                     self.failures.append("the server has started")
