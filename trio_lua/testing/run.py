@@ -9,6 +9,7 @@ import trio
 from trio._core import _run as trio_scheduler
 
 from trio_lua.testing.clock import LuaClock
+from trio_lua.testing.groups import single
 from trio_lua.testing.server import Leak
 from trio_lua.testing.stuck import Stuck, watch
 
@@ -92,5 +93,4 @@ def alone(error: BaseException) -> BaseException:
     split: Any = getattr(error, "split", None)
     if split is not None:
         error = split(Leak)[1] or error
-    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
-    return alone(inner[0]) if len(inner) == 1 else error
+    return single(error)

@@ -33,6 +33,7 @@ from trio_lua.testing.certificates import with_stand_ins
 from trio_lua.testing.client import Client, Response
 from trio_lua.testing.clock import LuaClock
 from trio_lua.testing.coverage import measured, watching
+from trio_lua.testing.groups import ungrouped
 from trio_lua.testing.log import LogRecords, MemoryLogFiles
 from trio_lua.testing.network import LuaNetwork
 from trio_lua.testing.report import Report
@@ -328,20 +329,21 @@ async def open_server(
         "observers": observers,
         "files": files,
     }
-    async with (
-        open_worker(conf, log=log, network=network, **settings) as worker,
-        trio.open_nursery() as clients,
-    ):
-        log.clock = worker.clock
-        server = LuaServer(worker, log, files, clients)
-        server.lua.watch()
-        try:
-            yield server
-            await idle(worker)
-            server.check_leaks(allowed=allow_leaks)
-        finally:
-            server.report.finish()
-        clients.cancel_scope.cancel()
+    with ungrouped():
+        async with (
+            open_worker(conf, log=log, network=network, **settings) as worker,
+            trio.open_nursery() as clients,
+        ):
+            log.clock = worker.clock
+            server = LuaServer(worker, log, files, clients)
+            server.lua.watch()
+            try:
+                yield server
+                await idle(worker)
+                server.check_leaks(allowed=allow_leaks)
+            finally:
+                server.report.finish()
+            clients.cancel_scope.cancel()
 
 
 @contextlib.asynccontextmanager
