@@ -157,7 +157,7 @@ UNFIT_ARGUMENTS = [
     ("{a = {b = print}}", "argument #1.a.b: a function cannot be passed to Python"),
     ("{[print] = 1}", "argument #1: a function as a key cannot be passed to Python"),
     ("{[{}] = 1}", "argument #1: a table as a key cannot be passed to Python"),
-    ("loop", ": the table contains itself, or is nested too deeply"),
+    ("loop", "argument #1: the table contains itself, or is nested too deeply"),
     ("'\\255'", "bad argument #1: a string is not UTF-8"),
     ("{a = {'\\255'}}", "bad argument #1: a string is not UTF-8"),
 ]

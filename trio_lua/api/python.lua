@@ -6,6 +6,7 @@ local rt = ...
 
 local S, py = rt.S, rt.py
 local type, next, error, select, tostring, rawequal = type, next, error, select, tostring, rawequal
+local match = string.match
 local suspend, raw_log = rt.suspend, rt.raw_log
 local check = rt.checker("python")
 local preload, null = package.preload, rt.ngx.null
@@ -20,7 +21,7 @@ local KINDS = { ["function"] = "a function", thread = "a coroutine", userdata = 
 -- What is wrong with the values of a table, or nil; `where` is its place.
 local function fault(t, where, depth)
     if depth > MAX_DEPTH then
-        return where .. ": the table contains itself, or is nested too deeply"
+        return match(where, "^argument #%d+") .. ": the table contains itself, or is nested too deeply"
     end
     for key, value in next, t do
         local kind = type(key)
