@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from trio_lua.testing import Lua, LuaClock, Stuck, open_server, run
+from trio_lua.testing import Lua, LuaClock, Stuck, open_server, run, stuck
 
 
 async def for_ever() -> None:
@@ -37,6 +37,19 @@ def test_a_handler() -> None:
     message = str(caught.value)
     assert "entry thread 1 of GET /here at content_by_lua(" in message
     assert "   3 | sleep()" in message
+
+
+def test_beside_a_periodic_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stuck, "_MAX_JUMPS", 100)
+
+    async def main() -> None:
+        config = "location / { content_by_lua_block { require('trio').sleep_forever() } }"
+        every = "init_worker_by_lua_block { ngx.timer.every(60, function() end) }"
+        async with open_server(config=config, http_config=every) as server:
+            await server.get("/here")
+
+    with pytest.raises(Stuck, match=r"jumped 100 times, to 6000 s(.|\n)*GET /here at content_by"):
+        run(main)
 
 
 def test_a_deadline_is_enough() -> None:

@@ -2,6 +2,7 @@
 
 On virtual time that can be known. When every task waits and no deadline is ahead, only something from outside
 of the process could wake one of them. If none of them waits for a descriptor that leads outside, nothing will ever happen.
+A timer that fires again and again always is a deadline ahead; there the jumps are counted.
 A thread that works holds the clock, and the clock of a test that holds it does not ask.
 """
 
@@ -28,6 +29,14 @@ _NOT_THE_TEST = tuple(
     os.path.dirname(module.__file__ or "") + os.sep for module in (trio, trio_lua, os)
 )
 
+#: Jumps of the clock after which a test that has not ended is taken for one that waits for ever beside a periodic timer.
+_MAX_JUMPS = 1_000_000
+
+_NOTHING_AHEAD = (
+    "stuck: every task waits, and nothing can wake one. No time-out is ahead, no thread works,\n"
+    "and nobody outside of the test has a connection to it"
+)
+
 _HINT = (
     "If another process, a signal or a thread of your own is to go on, "
     "wait for it inside `with lua_clock.hold():`."
@@ -50,11 +59,17 @@ def watch(clock: trio.testing.MockClock, stop: Callable[[Stuck], None]) -> Calla
     """
     any_clock: Any = clock
     jump = any_clock._autojump
+    jumps = 0
 
     def look_and_jump() -> None:
+        nonlocal jumps
+        jumps += 1
         ahead = trio.lowlevel.current_statistics().seconds_to_next_deadline
         if ahead == math.inf and not _outside():
-            stop(Stuck(_report()))
+            stop(Stuck(_report(_NOTHING_AHEAD)))
+        elif jumps > _MAX_JUMPS:
+            now = clock.current_time()
+            stop(Stuck(_report(f"stuck: time has jumped {_MAX_JUMPS} times, to {now:g} s")))
         else:
             jump()
 
@@ -102,11 +117,8 @@ def _inside_of(epoll: int) -> Iterator[int]:
 # ------------------------------------------------------------------------ the report
 
 
-def _report() -> str:
-    parts = [
-        "stuck: every task waits, and nothing can wake one. No time-out is ahead, no thread works,"
-    ]
-    parts.append("and nobody outside of the test has a connection to it")
+def _report(why: str) -> str:
+    parts = [why]
     places = list(dict.fromkeys(_places()))
     if places:
         parts += ["", "Python:", *places]
