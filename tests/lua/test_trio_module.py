@@ -45,6 +45,41 @@ async def test_move_on_after(lua: Lua, autojump_clock: Clock) -> None:
     assert trio.current_time() == 5
 
 
+async def test_threads_that_wait_at_an_end_that_is_closed(lua: Lua, autojump_clock: Clock) -> None:
+    assert await lines(
+        lua,
+        """
+        local send, receive = trio.open_memory_channel(0)
+        local function wait(name, channel, method)
+            local ok, err = pcall(channel[method], channel, name)
+            out(name, ok, err == trio.ClosedResourceError, err == trio.BrokenResourceError)
+        end
+        local one, two = receive:clone(), receive:clone()
+        trio.open_nursery(function(nursery)
+            nursery:start_soon(wait, "one", one, "receive")
+            nursery:start_soon(wait, "two", two, "receive")
+            trio.sleep(1)
+            one:close()
+            send:send("x")
+        end)
+        local three, four = send:clone(), send:clone()
+        trio.open_nursery(function(nursery)
+            nursery:start_soon(wait, "three", three, "send")
+            nursery:start_soon(wait, "four", four, "send")
+            trio.sleep(1)
+            three:close()
+            out("got", receive:receive())
+        end)
+        """,
+    ) == [
+        "one false true false",
+        "two true false false",
+        "got four",
+        "three false true false",
+        "four true false false",
+    ]
+
+
 async def test_scopes_in_each_other_without_end(lua: Lua, autojump_clock: Clock) -> None:
     """They would use up the C stack, which ends the process."""
     assert await lines(

@@ -10,7 +10,7 @@ local error, pcall, rawset, select, setmetatable, tonumber, type =
     error, pcall, rawset, select, setmetatable, tonumber, type
 local huge, floor, max = math.huge, math.floor, math.max
 local yield = coroutine.yield
-local enter, park, unpark = rt.enter_scope, rt.park, rt.unpark
+local enter, park, unpark, unpark_thread = rt.enter_scope, rt.park, rt.unpark, rt.unpark_thread
 
 local check = rt.checker("ngx.sleep")
 
@@ -511,9 +511,12 @@ end
 function send_methods:send(value)
     cancel_point()
     if not give(self, value) then
-        S.th.sent = value
-        if not park(self.state.sending) then
-            error(trio.BrokenResourceError, 0)
+        local th = S.th
+        th.sent, th.channel = value, self
+        local ok = park(self.state.sending)
+        th.channel = nil
+        if not ok then
+            error(ok == nil and trio.ClosedResourceError or trio.BrokenResourceError, 0)
         end
     end
 end
@@ -536,10 +539,13 @@ function receive_methods:receive()
     end
     local ok, value = take(self.state)
     if not ok and self.state.senders > 0 then
+        local th = S.th
+        th.channel = self
         ok, value = park(self.state.receiving)
+        th.channel = nil
     end
     if not ok then
-        error(trio.EndOfChannel, 0)
+        error(ok == nil and trio.ClosedResourceError or trio.EndOfChannel, 0)
     end
     return value
 end
@@ -572,11 +578,24 @@ function receive_methods:clone()
     return setmetatable({ state = self.state }, RECEIVE)
 end
 
+-- Threads that wait at an end which is closed get nil.
+local function turn_away(lot, channel)
+    local th = lot.head
+    while th do
+        local behind = th.lot_behind
+        if th.channel == channel then
+            unpark_thread(th, nil)
+        end
+        th = behind
+    end
+end
+
 --- Close this end. Behind the last sender receivers see the end of the channel.
 function send_methods:close()
     if not self.closed then
         self.closed = true
         local state = self.state
+        turn_away(state.sending, self)
         state.senders = state.senders - 1
         while state.senders == 0 and unpark(state.receiving, false) do
         end
@@ -587,6 +606,7 @@ function receive_methods:close()
     if not self.closed then
         self.closed = true
         local state = self.state
+        turn_away(state.receiving, self)
         state.receivers = state.receivers - 1
         while state.receivers == 0 and unpark(state.sending, false) do
         end

@@ -380,13 +380,18 @@ function rt.park(lot)
     return suspend(PARK, lot)
 end
 
+-- Let a parked thread go on.
+function rt.unpark_thread(th, ...)
+    th.cancel = nil
+    unlink(th)
+    ready(th, ...)
+end
+
 -- Let the first thread of a lot go on; returns it, or nil when there is none.
 function rt.unpark(lot, ...)
     local th = lot.head
     if th then
-        th.cancel = nil
-        unlink(th)
-        ready(th, ...)
+        rt.unpark_thread(th, ...)
     end
     return th
 end
