@@ -17,14 +17,13 @@ from trio_lua.about import NGINX_VERSION
 from trio_lua.config.model import Listen
 from trio_lua.errors import LuaError, TrioLuaError
 from trio_lua.log.error_log import LEVELS
-from trio_lua.net.dns import NOT_FOUND, unresolved
-from trio_lua.net.errors import SocketError
-from trio_lua.net.network import Address
+from trio_lua.testing.blocks.network import BlockNetwork
 from trio_lua.testing.blocks.parse import Block, NeedsPerl, TestFile
 from trio_lua.testing.blocks.perl import literal, pattern
+from trio_lua.testing.blocks.response import parsed
 from trio_lua.testing.clock import LuaClock
 from trio_lua.testing.log import LogRecord, LogRecords
-from trio_lua.testing.network import DatagramPeer, LuaNetwork, Peer
+from trio_lua.testing.network import LuaNetwork
 from trio_lua.testing.network.peers import silent
 from trio_lua.testing.run import alone
 from trio_lua.testing.server import LuaServer, open_server
@@ -36,9 +35,6 @@ _PORT = 1984
 
 #: Seconds until a request is given up, unless the block has a ``timeout``.
 _TIMEOUT = 3.0
-
-#: Seconds until it is known that a name does not exist.
-_LOOKUP = 0.1
 
 _RECEIVE_SIZE = 65536
 
@@ -105,40 +101,6 @@ class BlockFailure(AssertionError):
 
 class Skipped(Exception):
     """A block does not want to run, or cannot."""
-
-
-class _BlockNetwork(LuaNetwork):
-    """A network in which other ports of this machine refuse, and other machines do not answer."""
-
-    def peer(self, address: Address) -> Peer | None:
-        known = super().peer(address)
-        if known is not None:
-            return known
-        where = address[1]
-        if not isinstance(where, tuple):
-            return None
-        if _is_here(where[0]):
-            return self.refuse("nowhere", 1)
-        return self.timeout("nowhere", 1)
-
-    def datagram_peer(self, address: Address) -> DatagramPeer | None:
-        known = super().datagram_peer(address)
-        where = address[1]
-        if known is not None or not isinstance(where, tuple) or _is_here(where[0]):
-            return known
-        return self.udp("nowhere", 1)
-
-    async def resolve(self, name: str) -> list[str]:
-        try:
-            return await super().resolve(name)
-        except SocketError:
-            # far away
-            await trio.sleep(_LOOKUP)
-            raise unresolved(name, NOT_FOUND) from None
-
-
-def _is_here(host: str) -> bool:
-    return host.startswith(("127.", "::1"))
 
 
 class _Run:
@@ -240,7 +202,7 @@ class _Run:
             )
             os.utime(index, (self._clock.epoch, self._clock.epoch))
         (self._folder / "logs").mkdir(exist_ok=True)
-        network = _BlockNetwork()
+        network = BlockNetwork()
         conf = self._folder / "conf" / "nginx.conf"
         conf.parent.mkdir()
         conf.write_bytes(self._configuration().encode("latin-1"))
@@ -451,7 +413,7 @@ class _Run:
         pipelined = len(methods) > 1
         for number, method in enumerate(methods):
             try:
-                response, data = _parsed(data, method)
+                response, data = parsed(data, method)
             except h11.RemoteProtocolError as error:
                 if data or not self._may_be_silent():
                     self.failures.append(f"no response: {error}, {data!r}")
@@ -603,45 +565,6 @@ def _excludes(condition: str) -> bool:
         if not holds[operator]:
             return False
     return True
-
-
-def _parsed(data: bytes, method: str) -> tuple[tuple[str, int, str], bytes]:
-    """Head, status and body of the first response in bytes, and the rest.
-
-    Raises:
-        h11.RemoteProtocolError: There is none.
-    """
-    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 24)
-    known = method if re.fullmatch(r"[A-Z]+", method) else "GET"
-    connection.send(h11.Request(method=known, target="/", headers=[("Host", "x")]))
-    connection.send(h11.EndOfMessage())
-    connection.receive_data(data)
-    connection.receive_data(b"")
-    status, body, informational = 0, b"", 0
-    while True:
-        try:
-            event = connection.next_event()
-        except h11.RemoteProtocolError:
-            # what has come of a body counts
-            if not status:
-                raise
-            break
-        if isinstance(event, h11.Response):
-            status = event.status_code
-        elif isinstance(event, h11.InformationalResponse):
-            informational += 1
-        elif isinstance(event, h11.Data):
-            body += bytes(event.data)
-        elif isinstance(event, h11.EndOfMessage):
-            break
-        else:
-            raise h11.RemoteProtocolError("the connection was closed without a response")
-    rest = bytes(connection.trailing_data[0])
-    if known == "HEAD" and rest and not rest.startswith(b"HTTP/"):
-        # the server took it for another method
-        return _parsed(data, "GET")
-    head = data.split(b"\r\n\r\n")[informational]
-    return (head.decode("latin-1"), status, body.decode("latin-1")), rest
 
 
 async def run_block(file: TestFile, block: Block, folder: Path, clock: LuaClock) -> LogRecords:
