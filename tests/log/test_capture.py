@@ -6,13 +6,14 @@ import re
 
 from serving import MemoryLog
 
-from trio_lua.log.capture import CapturedLog, LogBuffer
+from trio_lua.log.capture import LogBuffer
+from trio_lua.log.tee import TeeLog
 
 
 def test_lines_are_kept_and_written() -> None:
     buffer, log = LogBuffer(4096, lambda: 1700000000.25), MemoryLog()
     log.level = 6
-    captured = CapturedLog(log, buffer)
+    captured = TeeLog(log, buffer.add)
     captured.log(4, b"first", 7)
     captured.log(7, b"not written")
     buffer.level = 3

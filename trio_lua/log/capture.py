@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from threading import Lock, get_native_id
 
-from trio_lua.log.error_log import DEBUG, NAMES, Log
+from trio_lua.log.error_log import DEBUG, NAMES
 
-__all__ = ["CapturedLog", "LogBuffer"]
+__all__ = ["LogBuffer"]
 
 #: What a line costs beside its bytes, and where it is cut: as in OpenResty.
 _HEADER, _MAX_LINE = 16, 4096
@@ -76,41 +76,3 @@ class LogBuffer:
         """Remove the oldest line: its level, its time and its text; None when there is none."""
         with self._lock:
             return self._lines.popleft()[1:] if self._lines else None
-
-
-class CapturedLog:
-    """A log whose lines are captured.
-
-    Args:
-        log: Where they go.
-        buffer: Where they are kept as well.
-    """
-
-    __slots__ = ("_buffer", "_log")
-
-    def __init__(self, log: Log, buffer: LogBuffer) -> None:
-        self._log = log
-        self._buffer = buffer
-
-    @property
-    def level(self) -> int:
-        """As for any log."""
-        return self._log.level
-
-    @level.setter
-    def level(self, level: int) -> None:
-        self._log.level = level
-
-    def log(self, level: int, message: bytes, connection: int = 0) -> None:
-        """Write and capture a message."""
-        if level <= self._log.level:
-            self._buffer.add(level, message, connection)
-        self._log.log(level, message, connection)
-
-    def reopen(self) -> None:
-        """As for any log."""
-        self._log.reopen()
-
-    def close(self) -> None:
-        """As for any log."""
-        self._log.close()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trio_lua.config.model import Config, Settings
-from trio_lua.log.capture import CapturedLog, LogBuffer
+from trio_lua.log.capture import LogBuffer
 from trio_lua.log.error_log import ErrorLog, Log
 from trio_lua.log.files import LogFiles
-from trio_lua.server.observe import Audience, ObservedLog
+from trio_lua.log.tee import TeeLog
+from trio_lua.server.observe import Audience
 
 __all__ = ["ErrorLogs"]
 
@@ -50,8 +51,8 @@ class ErrorLogs:
 
     def _wrapped(self, log: Log) -> Log:
         if self._audience is not None:
-            log = ObservedLog(log, self._audience)
-        return log if self._captured is None else CapturedLog(log, self._captured)
+            log = TeeLog(log, self._audience.record)
+        return log if self._captured is None else TeeLog(log, self._captured.add)
 
     def sink_of(self, settings: Settings) -> tuple[int, int]:
         """Number and level of the log of a location."""

@@ -16,7 +16,7 @@ import trio
 
 from trio_lua.api.modules import Hook
 from trio_lua.api.runtime import Runtime
-from trio_lua.log.error_log import ALERT, NAMES, Log
+from trio_lua.log.error_log import ALERT, NAMES
 from trio_lua.lua.driver import Outcome
 from trio_lua.lua.ops import Op
 from trio_lua.phases.access_log import AccessLogs
@@ -30,7 +30,6 @@ from trio_lua.request.state import Request
 __all__ = [
     "Audience",
     "ObservedEngine",
-    "ObservedLog",
     "ObservedOperation",
     "ObservedPhase",
     "ObservedRequest",
@@ -188,6 +187,10 @@ class Audience:
         """Whether anybody wants to know of something."""
         return bool(self._calls[name])
 
+    def record(self, level: int, message: bytes, connection: int) -> None:
+        """Tell of a line of an error log."""
+        self.tell("log", NAMES[level], _text(message), connection)
+
     def tell(self, name: str, *args: Any) -> None:
         """Call a method of those that have it."""
         calls = self._calls[name]
@@ -199,44 +202,6 @@ class Audience:
                     calls.remove(call)
                 text = f"observer {call!r} failed, and is not called again: {error!r}"
                 self._log(ALERT, text.encode("utf-8", "backslashreplace"))
-
-
-class ObservedLog:
-    """A log whose records are told.
-
-    Args:
-        log: Where they go.
-        audience: Who is told.
-    """
-
-    __slots__ = ("_audience", "_log")
-
-    def __init__(self, log: Log, audience: Audience) -> None:
-        self._log = log
-        self._audience = audience
-
-    @property
-    def level(self) -> int:
-        """As for any log."""
-        return self._log.level
-
-    @level.setter
-    def level(self, level: int) -> None:
-        self._log.level = level
-
-    def log(self, level: int, message: bytes, connection: int = 0) -> None:
-        """Write and tell a message."""
-        self._log.log(level, message, connection)
-        if level <= self._log.level:
-            self._audience.tell("log", NAMES[level], _text(message), connection)
-
-    def reopen(self) -> None:
-        """As for any log."""
-        self._log.reopen()
-
-    def close(self) -> None:
-        """As for any log."""
-        self._log.close()
 
 
 class _Watch:
