@@ -57,6 +57,7 @@ async def test_lua_resty_redis(lua: Lua, lua_network: LuaNetwork) -> None:
         say(table.concat(one:read_reply(), " "))
         one:close()
         two:close()
+        two:close()
         return out
     """
     assert await lua.run(code) == [
