@@ -53,9 +53,10 @@ async def test_lua_resty_redis(lua: Lua, lua_network: LuaNetwork) -> None:
         say(one:get_reused_times())
         two:connect("redis", 6379)
         say(table.concat(one:subscribe("news"), " "))
-        ngx.thread.spawn(function() two:publish("news", "hello") end)
+        local publisher = ngx.thread.spawn(function() two:publish("news", "hello") end)
         say(table.concat(one:read_reply(), " "))
         one:close()
+        ngx.thread.wait(publisher)
         two:close()
         two:close()
         return out
