@@ -11,7 +11,7 @@ import math
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
@@ -71,20 +71,21 @@ _CLOSED: Failure = (None, b"closed", None, 0)
 
 
 class _Closing:
-    """The socket of a number, which is closed when a wait for it does not end in its own way."""
+    """A socket in use, which is closed when a wait for it does not end in its own way."""
 
-    __slots__ = ("_number", "_sockets")
+    __slots__ = ("_close", "_link", "_number")
 
-    def __init__(self, sockets: Sockets, number: int) -> None:
-        self._sockets = sockets
+    def __init__(self, link: TcpSocket, number: int, close: Callable[[int], bool]) -> None:
+        self._link = link
         self._number = number
+        self._close = close
 
     def __enter__(self) -> TcpSocket:
-        return self._sockets.get(self._number)
+        return self._link
 
     def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
         if kind is not None and not issubclass(kind, TrioLuaError):
-            self._sockets._close(self._number)
+            self._close(self._number)
 
 
 class Sockets:
@@ -129,10 +130,6 @@ class Sockets:
                 nursery.cancel_scope.cancel()
         finally:
             self.close()
-
-    def get(self, number: int) -> TcpSocket:
-        """The socket that Lua knows by a number."""
-        return self._sockets[number]
 
     def close(self) -> None:
         """Close everything."""
@@ -365,7 +362,7 @@ class Sockets:
         self, _owner: Any, number: int, seconds: float, resolver: int, resolver_seconds: float
     ) -> tuple[int] | Failure:
         try:
-            with _Closing(self, number) as link:
+            with _Closing(self._sockets[number], number, self._close) as link:
                 self._sockets[number] = await link.connect(
                     seconds, self.resolver(resolver), resolver_seconds
                 )
@@ -382,14 +379,14 @@ class Sockets:
             if found is not None:
                 return found if found.__class__ is tuple else (found,)
         try:
-            with _Closing(self, number) as link:
+            with _Closing(self._sockets[number], number, self._close) as link:
                 return (await link.receive(size, seconds),)
         except SocketError as error:
             return failure(error)
 
     async def _tls_op(self, _owner: Any, number: int, seconds: float) -> tuple[bool] | Failure:
         try:
-            with _Closing(self, number) as link:
+            with _Closing(self._sockets[number], number, self._close) as link:
                 await link.handshake(seconds)
         except SocketError as error:
             self._close(number)
@@ -398,7 +395,7 @@ class Sockets:
 
     async def _send_op(self, _owner: Any, number: int, seconds: float) -> tuple[bool] | Failure:
         try:
-            with _Closing(self, number) as link:
+            with _Closing(self._sockets[number], number, self._close) as link:
                 await link.send(seconds)
         except SocketError as error:
             return failure(error)

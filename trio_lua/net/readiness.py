@@ -1,9 +1,8 @@
 """Whether a stream socket can be read, known without asking.
 
 The worker's :class:`~trio_lua.net.poller.Watcher` tells every arrival once (edge-triggered), for as long as the
-connection lives. Waiting for an answer then costs no system call, going into a pool and out of it none either, and
-a read that cannot succeed is not tried: a request that asks a pooled server something makes two calls, as
-nginx does, instead of seven.
+connection lives. Waiting for an answer then costs no system call, and going into a pool and out of it none either: what
+remains of an exchange with a pooled server are the calls that send and receive.
 """
 
 from __future__ import annotations

@@ -177,9 +177,8 @@ class ParkedDriver:
                 client.close()
                 continue
             if client.family != getattr(socket, "AF_UNIX", None):
-                with contextlib.suppress(
-                    OSError
-                ):  # some systems refuse when the client is gone already
+                # some systems refuse when the client is gone already
+                with contextlib.suppress(OSError):
                     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.adopt(client, endpoint.local(client), address)
 
@@ -294,19 +293,16 @@ class ParkedDriver:
 
     def _try_again(self) -> None:
         """Others have had their turn: let requests go on whose answers have come; the rest become tasks."""
-        for _ in range(_ATTEMPTS):
+        for left in reversed(range(_ATTEMPTS)):
             trying, self._trying = self._trying, []
+            # what waits anew in the last round becomes a task
+            self._serving = left > 0
             for conn, coroutine, attempt in trying:
                 value = attempt()
                 if value is None:
                     self._nursery.start_soon(self._task, conn, coroutine)
                 else:
                     self._go_on(conn, coroutine, value)
-            if not self._trying:
-                return
-        for conn, coroutine, _ in self._trying:
-            self._nursery.start_soon(self._task, conn, coroutine)
-        self._trying.clear()
 
     def _go_on(self, conn: Connection, coroutine: Any, value: Any) -> None:
         try:
