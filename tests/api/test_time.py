@@ -5,12 +5,12 @@ from __future__ import annotations
 import email.utils
 import math
 import time as stdtime
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import pytest
+from chunks import Eval, evaluator
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,8 +19,6 @@ from trio_lua.api import time
 from trio_lua.lua.vm import VM
 
 API = Path(trio_lua.api.__file__).parent
-
-Eval = Callable[..., Any]
 
 
 class Clock:
@@ -40,17 +38,7 @@ def clock() -> Clock:
 
 @pytest.fixture(scope="module")
 def lua(clock: Clock) -> Eval:
-    vm = VM(calls=time.calls(clock), files=[API / "time.lua"])
-    compiled: dict[str, Callable[..., Any]] = {}
-
-    def run(code: str, *args: Any) -> Any:
-        if code not in compiled:
-            chunk = f"local rt = ... local ngx = rt.ngx function rt.export.f(...) {code} end"
-            vm.run(chunk.encode(), "=test")
-            compiled[code] = vm.export("f")
-        return compiled[code](*args)
-
-    return run
+    return evaluator(VM(calls=time.calls(clock), files=[API / "time.lua"]))
 
 
 @pytest.fixture

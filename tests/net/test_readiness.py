@@ -29,6 +29,17 @@ async def watching() -> AsyncIterator[Watcher]:
     watcher.close()
 
 
+@contextlib.asynccontextmanager
+async def watched() -> AsyncIterator[tuple[Readiness, socket.socket, socket.socket]]:
+    """What is known about the first of two connected sockets, and both."""
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        async with watching() as watcher:
+            readable = Readiness(watcher)
+            yield readable, ours, peer
+            readable.close()
+
+
 class Pair(SystemNetwork):
     """Every connection leads to :attr:`peer`."""
 
@@ -52,58 +63,47 @@ async def connected() -> AsyncIterator[tuple[TcpSocket, socket.socket]]:
 
 
 async def test_each_arrival_is_told_once() -> None:
-    ours, peer = socket.socketpair()
-    with ours, peer:
-        async with watching() as watcher:
-            readable = Readiness(watcher)
-            assert readable.ready  # nobody knows yet
-            readable.watch(ours.fileno())
-            readable.ready = False
-            for _ in range(2):
-                peer.send(b"x")
-                await readable.wait(ours.fileno())
-                assert readable.ready
-                readable.ready = False
-            await trio.testing.wait_all_tasks_blocked()
-            assert not readable.ready  # though there is something
-            assert not readable.ended
-            peer.close()
+    async with watched() as (readable, ours, peer):
+        assert readable.ready  # nobody knows yet
+        readable.watch(ours.fileno())
+        readable.ready = False
+        for _ in range(2):
+            peer.send(b"x")
             await readable.wait(ours.fileno())
-            assert readable.ended
-            readable.close()
+            assert readable.ready
+            readable.ready = False
+        await trio.testing.wait_all_tasks_blocked()
+        assert not readable.ready  # though there is something
+        assert not readable.ended
+        peer.close()
+        await readable.wait(ours.fileno())
+        assert readable.ended
 
 
 async def test_what_came_before_the_wait() -> None:
-    ours, peer = socket.socketpair()
-    with ours, peer:
-        async with watching() as watcher:
-            readable = Readiness(watcher)
-            peer.send(b"x")
-            readable.ready = False
-            await readable.wait(ours.fileno())
-            assert readable.ready
-            await readable.wait(ours.fileno())
-            readable.close()
+    async with watched() as (readable, ours, peer):
+        peer.send(b"x")
+        readable.ready = False
+        await readable.wait(ours.fileno())
+        assert readable.ready
+        await readable.wait(ours.fileno())
 
 
 async def test_a_wait_can_be_cancelled_and_closed() -> None:
-    ours, peer = socket.socketpair()
-    with ours, peer:
-        async with watching() as watcher:
-            readable = Readiness(watcher)
-            readable.ready = False
-            with trio.move_on_after(0) as scope:
-                await readable.wait(ours.fileno())
-            assert scope.cancelled_caught
-            async with trio.open_nursery() as nursery:
+    async with watched() as (readable, ours, _peer):
+        readable.ready = False
+        with trio.move_on_after(0) as scope:
+            await readable.wait(ours.fileno())
+        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
 
-                async def wait() -> None:
-                    with pytest.raises(trio.ClosedResourceError):
-                        await readable.wait(ours.fileno())
+            async def wait() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await readable.wait(ours.fileno())
 
-                nursery.start_soon(wait)
-                await trio.testing.wait_all_tasks_blocked()
-                readable.close()
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            readable.close()
 
 
 async def test_the_end_comes_behind_the_data() -> None:

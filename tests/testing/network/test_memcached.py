@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
+from talking import talk_to
 
 from trio_lua.testing import LuaClock, MemcachedPeer
 
@@ -15,18 +15,6 @@ EPOCH = 1_700_000_000
 
 def peer_of(data: dict[str, str] | None = None) -> MemcachedPeer:
     return MemcachedPeer("memcached", data or {}, lambda: trio.current_time() + EPOCH)
-
-
-async def talk(peer: MemcachedPeer, commands: str) -> list[str]:
-    """The lines that answer commands, one a line."""
-    ours, theirs = trio.testing.memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.serve, theirs)
-        lines = [line.strip() for line in commands.strip().splitlines()]
-        await ours.send_all("".join(f"{line}\r\n" for line in lines).encode())
-        await ours.send_eof()
-        received = b"".join([bytes(part) async for part in ours]).decode()
-    return received.split("\r\n")[:-1]
 
 
 @pytest.mark.parametrize(
@@ -72,20 +60,20 @@ async def talk(peer: MemcachedPeer, commands: str) -> list[str]:
     ],
 )
 async def test_commands(commands: str, answers: str) -> None:
-    assert "|".join(await talk(peer_of(), commands)) == answers
+    assert "|".join(await talk_to(peer_of().serve, commands)) == answers
 
 
 async def test_keys_expire_on_the_runs_clock(autojump_clock: Any) -> None:
     peer = peer_of()
     moment = EPOCH + 7200
-    await talk(peer, f"set a 0 60 1\n1\nset b 0 {moment} 1\n2\nset c 0 0 1\n3")
+    await talk_to(peer.serve, f"set a 0 60 1\n1\nset b 0 {moment} 1\n2\nset c 0 0 1\n3")
     await trio.sleep(59)
     assert peer.keys() == ["a", "b", "c"]
     await trio.sleep(1)
     assert "a" not in peer
     await trio.sleep(7200)
     assert peer.keys() == ["c"]
-    await talk(peer, "flush_all 10")
+    await talk_to(peer.serve, "flush_all 10")
     await trio.sleep(10)
     assert peer.keys() == []
 
@@ -94,11 +82,11 @@ async def test_what_a_test_sees() -> None:
     peer = peer_of({"dog": "an animal"})
     assert peer["dog"] == "an animal"
     peer["cat"] = b"Marry"
-    assert "Marry" in await talk(peer, "get cat")
+    assert "Marry" in await talk_to(peer.serve, "get cat")
     assert peer.commands == ["get cat"]
     with pytest.raises(KeyError):
         peer["mouse"]
-    assert "STAT curr_items 2" in await talk(peer, "stats")
+    assert "STAT curr_items 2" in await talk_to(peer.serve, "stats")
 
 
 def test_datagrams() -> None:

@@ -7,20 +7,14 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from talking import talk_to
 
 from trio_lua.testing import RedisError, RedisPeer
 
 
 async def talk(peer: RedisPeer, commands: str) -> list[str]:
     """The replies to commands, one a line; bulk strings without their lengths."""
-    ours, theirs = trio.testing.memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.serve, theirs)
-        lines = [line.strip() for line in commands.strip().splitlines()]
-        await ours.send_all("".join(f"{line}\r\n" for line in lines).encode())
-        await ours.send_eof()
-        received = b"".join([bytes(part) async for part in ours]).decode()
-    words = received.split("\r\n")[:-1]
+    words = await talk_to(peer.serve, commands)
     return [word for word in words if not (word.startswith("$") and word != "$-1")]
 
 
