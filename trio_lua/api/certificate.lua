@@ -117,25 +117,24 @@ function certificate.of_der(der)
     return parsed(der, chain_of_der)
 end
 
+local function kept(key, failure)
+    if key == nil then
+        return nil, failure
+    end
+    return gc(key, C.trio_lua_key_free)
+end
+
 --- A private key; nil and an error. Without a passphrase for one that is encrypted nobody is asked for it.
 function certificate.key_of_pem(pem, passphrase)
     return parsed(pem, function(bio)
-        local key = C.trio_lua_key_of_pem(bio, nil, nil, passphrase or "")
-        if key == nil then
-            return nil, "PEM_read_bio_PrivateKey() failed"
-        end
-        return gc(key, C.trio_lua_key_free)
+        return kept(C.trio_lua_key_of_pem(bio, nil, nil, passphrase or ""), "PEM_read_bio_PrivateKey() failed")
     end)
 end
 
 --- The same from DER.
 function certificate.key_of_der(der)
     return parsed(der, function(bio)
-        local key = C.trio_lua_key_of_der(bio, nil)
-        if key == nil then
-            return nil, "d2i_PrivateKey_bio() failed"
-        end
-        return gc(key, C.trio_lua_key_free)
+        return kept(C.trio_lua_key_of_der(bio, nil), "d2i_PrivateKey_bio() failed")
     end)
 end
 
