@@ -68,15 +68,20 @@ class Owner(Protocol):
 
 
 @types.coroutine
-def _yield(mark: object) -> Generator[object, Any, Any]:
-    return (yield mark)
+def _yield_detach() -> Generator[object, None, None]:
+    yield DETACH
 
 
 async def detach(owner: Owner) -> None:
     """Leave the inline run, if this is one: from here on the coroutine is a task of its own."""
     if owner.inline:
         owner.inline = False
-        await _yield(DETACH)
+        await _yield_detach()
+
+
+@types.coroutine
+def _yield_attempt(call: Callable[[], Any]) -> Generator[object, Any, Any]:
+    return (yield call)
 
 
 async def attempt(owner: Owner, call: Callable[[], Any]) -> Any:
@@ -90,7 +95,7 @@ async def attempt(owner: Owner, call: Callable[[], Any]) -> Any:
     Returns:
         What it has returned. None: from here on the coroutine is a task of its own.
     """
-    value = await _yield(call)
+    value = await _yield_attempt(call)
     if value is None:
         owner.inline = False
     return value
