@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -30,6 +31,12 @@ def root(tmp_path: Path) -> Path:
         os.utime(folder / name, (MTIME, MTIME))
     (folder / "nothing").write_bytes(b"")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_of_others() -> None:
+    """What tests before these have left to the garbage collector is closed now, and not while one of these runs."""
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
